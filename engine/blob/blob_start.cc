@@ -1,0 +1,111 @@
+// What happens to blobs at mount.
+#include <algorithm>
+#include <charconv>
+#include <set>
+
+#include "engine/blob/blobs.h"
+
+namespace valfs::blob {
+namespace {
+
+uint64_t chunks_of(uint64_t size) { return (size + kValueChunk - 1) / kValueChunk; }
+
+}  // namespace
+
+Status Blobs::start(const recovery::Recovered& recovered, std::vector<std::string>& warnings) {
+  VALFS_TRY(sweep(warnings));
+  for (const auto& [inode, tail] : recovered.blobs) {
+    if (tail.written.empty()) continue;
+    const auto place = place_of(inode);
+    if (!place || place->blob == 0) continue;
+    if (!recovered.same_boot) {
+      const auto verified = verify_tail(inode, tail, warnings);
+      if (!verified && verified.error().code != EIO) return verified;
+      if (!verified) warnings.push_back(verified.error().what);  // reading it will say so, too
+      continue;
+    }
+    // The page cache has survived the daemon: nothing is lost, but nothing of it is durable yet.
+    if (auto blob = open(inode, *place)) {
+      note_undurable(**blob);
+      (*blob)->announced = true;
+    }
+  }
+  return {};
+}
+
+// Removes files of blobs that no inode names, and counts the bytes of the others.
+Status Blobs::sweep(std::vector<std::string>& warnings) {
+  std::set<log::ObjectId> named;
+  core_.index.for_each_inode([&](const index::Inode& inode) {
+    if (inode.attributes.blob != 0) named.insert(inode.attributes.blob);
+  });
+  uint64_t bytes = 0;
+  uint64_t orphans = 0;
+  VALFS_ASSIGN(const auto firsts, core_.storage.list("bin"));
+  for (const std::string& first : firsts) {
+    VALFS_ASSIGN(const auto seconds, core_.storage.list("bin/" + first));
+    for (const std::string& second : seconds) {
+      const std::string directory = "bin/" + first + "/" + second;
+      VALFS_ASSIGN(const auto names, core_.storage.list(directory));
+      for (const std::string& name : names) {
+        log::ObjectId id = 0;
+        const auto parsed = std::from_chars(name.data(), name.data() + name.size(), id, 16);
+        if (parsed.ec != std::errc() || blob_path(id) != directory + "/" + name) continue;
+        if (named.count(id) > 0) {
+          bytes += allocated(id);
+          continue;
+        }
+        VALFS_TRY(core_.storage.remove(directory + "/" + name));
+        orphans++;
+      }
+    }
+  }
+  core_.blob_bytes = bytes;
+  if (orphans > 0) {
+    warnings.push_back(std::to_string(orphans) + " files in bin/ that no name leads to removed");
+  }
+  return {};
+}
+
+// After power loss a blob is believed as far as the chunks written last match their sums.
+Status Blobs::verify_tail(log::ObjectId inode, const recovery::BlobTail& tail,
+                          std::vector<std::string>& warnings) {
+  VALFS_ASSIGN(const Place place, place_of(inode));
+  if (place.size == 0) return {};
+  VALFS_ASSIGN(const BlobRef blob, open(inode, place));
+  uint64_t durable = tail.synced ? tail.synced_size : place.size;
+  std::set<uint64_t> chunks;
+  for (const auto& [begin, end] : tail.written) {
+    if (!tail.synced) durable = std::min(durable, begin);
+    for (uint64_t chunk = begin / kValueChunk; chunk < chunks_of(std::min(end, place.size));
+         chunk++) {
+      chunks.insert(chunk);
+    }
+  }
+  durable = std::min(durable, place.size);
+  VALFS_ASSIGN(const auto info, blob->file->info());
+  uint64_t good = place.size;
+  for (const uint64_t chunk : chunks) {
+    const uint64_t begin = chunk * kValueChunk;
+    if (begin >= good) break;
+    // What lies below was durable: if it does not match, that is damage.
+    if (std::min(begin + kValueChunk, place.size) <= durable) continue;
+    if (blob->sums.get(chunk) == 0) {  // unchecked: believed as far as the file goes
+      good = std::min(good, std::max(durable, info.size));
+    } else if (!read_chunk(*blob, chunk, place.size)) {
+      // The sum stands for bytes that are not there: what is left of the chunk is unchecked.
+      set_dirty(*blob, chunk);
+      good = std::min(good, std::max(begin, durable));
+    }
+  }
+  if (good < place.size) {
+    warnings.push_back(name_of(inode) + ": the last " + std::to_string(place.size - good) +
+                       " bytes had not reached the disk");
+    VALFS_TRY(truncate(inode, good, place.attributes.modified()));
+  }
+  if (good == 0) return {};
+  note_undurable(*blob);
+  return flush(inode);
+}
+
+}  // namespace valfs::blob

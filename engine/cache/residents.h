@@ -1,0 +1,95 @@
+// The objects that are in the cache: an index to find them, a dense row of slots to sample from,
+// and the account of their bytes. Knows nothing of why an object comes or goes.
+#pragma once
+
+#include <boost/intrusive/unordered_set.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/cache/lhd_policy.h"
+#include "engine/cache/random.h"
+
+namespace valfs::cache {
+
+// A chunk of a value: the value's inode id and the chunk's number in the value.
+struct CacheKey {
+  uint64_t id = 0;
+  uint64_t chunk = 0;
+  friend bool operator==(const CacheKey&, const CacheKey&) = default;
+};
+
+[[nodiscard]] constexpr uint64_t hash_of(const CacheKey& key) {
+  return mix64(mix64(key.id) + key.chunk);
+}
+
+// A cached chunk with its own copy of the bytes.
+struct Entry : boost::intrusive::unordered_set_base_hook<> {
+  Entry(const CacheKey& of, std::span<const std::byte> contents);
+
+  [[nodiscard]] uint64_t charge() const;
+  [[nodiscard]] std::span<const std::byte> view() const { return {bytes.get(), size}; }
+
+  CacheKey key;
+  LhdTag tag;
+  size_t slot = 0;  // where Residents keeps it
+  size_t size;
+  std::unique_ptr<std::byte[]> bytes;
+};
+
+// What an entry takes besides its bytes: itself; its pointer in the slots and its bucket, twice,
+// because both arrays grow by doubling; and what the allocator adds to two blocks.
+inline constexpr uint64_t kEntryOverhead = sizeof(Entry) + 4 * sizeof(void*) + 2 * 16;
+
+[[nodiscard]] constexpr uint64_t charge_of(uint64_t size) {
+  return size + kEntryOverhead;
+}
+inline uint64_t Entry::charge() const {
+  return charge_of(size);
+}
+
+// Not thread-safe. Allocates nothing before the first add().
+class Residents {
+ public:
+  Residents();
+  Residents(const Residents&) = delete;
+  Residents& operator=(const Residents&) = delete;
+
+  // nullptr if there is none. Valid until the entry is removed.
+  [[nodiscard]] Entry* find(const CacheKey& key);
+  // No entry with this key may be there.
+  Entry& add(std::unique_ptr<Entry> entry);
+  void remove(Entry& entry);
+  void clear();
+
+  // Of all entries in no particular order; removal moves the last one to the free slot.
+  [[nodiscard]] Entry& at(size_t slot) { return *slots_[slot]; }
+  [[nodiscard]] size_t count() const { return slots_.size(); }
+  // The sum of all charges.
+  [[nodiscard]] uint64_t bytes() const { return bytes_; }
+
+ private:
+  struct KeyOf {
+    using type = CacheKey;
+    const CacheKey& operator()(const Entry& entry) const { return entry.key; }
+  };
+  struct Hash {
+    size_t operator()(const CacheKey& key) const { return hash_of(key); }
+  };
+  using Index = boost::intrusive::unordered_set<Entry, boost::intrusive::key_of_value<KeyOf>,
+                                                boost::intrusive::hash<Hash>,
+                                                boost::intrusive::power_2_buckets<true>>;
+
+  void grow_index();
+
+  // The index is declared last, to be destroyed before the entries and buckets it points to.
+  Index::bucket_type first_bucket_;
+  std::vector<Index::bucket_type> buckets_;
+  std::vector<std::unique_ptr<Entry>> slots_;
+  uint64_t bytes_ = 0;
+  Index index_;
+};
+
+}  // namespace valfs::cache

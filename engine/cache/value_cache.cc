@@ -1,0 +1,176 @@
+#include "engine/cache/value_cache.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "engine/base/check.h"
+
+namespace valfs::cache {
+namespace {
+
+// Objects drawn for every eviction. 32 cost 2 % more misses, 16 6 %; 256 gain nothing.
+constexpr int kSamples = 64;
+
+// A chunk above this share of the capacity would push out too much for one entry.
+constexpr uint64_t kLargestShare = 8;
+
+LhdOptions policy_options(const CacheOptions& options) {
+  return {.capacity_bytes = options.capacity_bytes,
+          .seed = mix64(options.seed),
+          .cost_bytes = options.cost_bytes};
+}
+
+bool is_too_large(uint64_t size, uint64_t capacity) {
+  return size > capacity / kLargestShare || charge_of(size) > capacity;
+}
+
+}  // namespace
+
+ValueCache::ValueCache(const CacheOptions& options)
+    : capacity_(options.capacity_bytes), policy_(policy_options(options)), random_(options.seed) {}
+
+std::optional<size_t> ValueCache::read(const CacheKey& key, size_t offset,
+                                       std::span<std::byte> into) {
+  const uint64_t hash = hash_of(key);
+  const std::lock_guard lock(mutex_);
+  policy_.tick(residents_.count());
+  Entry* const entry = residents_.find(key);
+  if (entry == nullptr) {
+    ++counters_.misses;
+    missed_[hash % kMissesRemembered] = hash;
+    return std::nullopt;
+  }
+  ++counters_.hits;
+  policy_.hit(entry->tag, entry->charge());
+  const auto rest = entry->view().subspan(std::min(offset, entry->size));
+  const auto copied = rest.first(std::min(rest.size(), into.size()));
+  std::ranges::copy(copied, into.begin());
+  return copied.size();
+}
+
+void ValueCache::insert(const CacheKey& key, std::span<const std::byte> bytes) {
+  std::unique_ptr<Entry> entry;
+  if (!is_too_large(bytes.size(), capacity_)) entry = std::make_unique<Entry>(key, bytes);
+  const std::lock_guard lock(mutex_);
+  begin_insert(hash_of(key));
+  if (entry == nullptr) {
+    ++counters_.bypasses;
+    erase_present(key);
+    return;
+  }
+  ++counters_.inserts;
+  admit(std::move(entry));
+}
+
+void ValueCache::erase(const CacheKey& key) {
+  const std::lock_guard lock(mutex_);
+  erase_present(key);
+}
+
+void ValueCache::erase_chunks(uint64_t id, uint64_t first, uint64_t last) {
+  const std::lock_guard lock(mutex_);
+  if (first > last || residents_.count() == 0) return;
+  if (last - first < residents_.count()) {
+    for (uint64_t chunk = first; chunk < last; ++chunk) erase_present({id, chunk});
+    erase_present({id, last});
+    return;
+  }
+  // Downwards: removal fills the free slot with the last entry, which was looked at before.
+  for (size_t slot = residents_.count(); slot-- > 0;) {
+    const CacheKey key = residents_.at(slot).key;
+    if (key.id == id && key.chunk >= first && key.chunk <= last) erase_present(key);
+  }
+}
+
+void ValueCache::clear() {
+  const std::lock_guard lock(mutex_);
+  for (size_t slot = 0; slot < residents_.count(); ++slot) {
+    const Entry& entry = residents_.at(slot);
+    policy_.forget(entry.tag, entry.charge());
+  }
+  newcomers_.fill(nullptr);
+  residents_.clear();
+}
+
+CacheStats ValueCache::stats() const {
+  const std::lock_guard lock(mutex_);
+  CacheStats stats = counters_;
+  stats.capacity = capacity_;
+  stats.bytes = residents_.bytes();
+  stats.entries = residents_.count();
+  stats.explorer_allowance = policy_.explorer_allowance();
+  stats.reconfigurations = policy_.reconfigurations();
+  return stats;
+}
+
+void ValueCache::begin_insert(uint64_t hash) {
+  uint64_t& missed = missed_[hash % kMissesRemembered];
+  if (missed == hash) {
+    missed = 0;
+  } else {
+    policy_.tick(residents_.count());
+  }
+}
+
+// A replaced entry leaves before room is made, so it is never the victim of its own replacement.
+void ValueCache::admit(std::unique_ptr<Entry> entry) {
+  const uint64_t charge = entry->charge();
+  Entry* const old = residents_.find(entry->key);
+  const bool is_new = old == nullptr;
+  if (is_new) {
+    entry->tag = policy_.admit(charge);
+  } else {
+    policy_.overwrite(old->tag, old->charge(), charge);
+    entry->tag = old->tag;
+    drop(*old);
+  }
+  make_room(charge);
+  Entry& added = residents_.add(std::move(entry));
+  if (is_new && policy_.is_doubtful(added.tag, charge)) {
+    newcomers_[next_newcomer_] = &added;
+    next_newcomer_ = (next_newcomer_ + 1) % kNewcomers;
+  }
+}
+
+void ValueCache::make_room(uint64_t charge) {
+  while (residents_.bytes() + charge > capacity_) {
+    Entry& victim = choose_victim();
+    policy_.evict(victim.tag, victim.charge());
+    ++counters_.evictions;
+    drop(victim);
+  }
+}
+
+Entry& ValueCache::choose_victim() {
+  Entry* worst = nullptr;
+  double lowest = std::numeric_limits<double>::infinity();
+  const auto consider = [&](Entry& candidate) {
+    const double rank = policy_.rank(candidate.tag, candidate.charge());
+    if (rank >= lowest) return;
+    lowest = rank;
+    worst = &candidate;
+  };
+  const auto count = static_cast<uint32_t>(residents_.count());
+  for (int i = 0; i < kSamples; ++i) consider(residents_.at(random_.below(count)));
+  for (Entry* const newcomer : newcomers_) {
+    if (newcomer != nullptr) consider(*newcomer);
+  }
+  VALFS_CHECK(worst != nullptr);
+  return *worst;
+}
+
+// Whatever leaves, leaves the ring of newcomers too.
+void ValueCache::drop(Entry& entry) {
+  std::ranges::replace(newcomers_, &entry, static_cast<Entry*>(nullptr));
+  residents_.remove(entry);
+}
+
+void ValueCache::erase_present(const CacheKey& key) {
+  Entry* const entry = residents_.find(key);
+  if (entry == nullptr) return;
+  policy_.remove(entry->tag, entry->charge());
+  drop(*entry);
+}
+
+}  // namespace valfs::cache

@@ -1,0 +1,233 @@
+#include "engine/checkpoint/checkpoint.h"
+
+#include <charconv>
+#include <cstdio>
+
+#include "engine/checkpoint/pages.h"
+
+namespace valfs::checkpoint {
+namespace {
+
+constexpr size_t kBucketsAtOnce = 512;  // walked under one lock
+
+struct Header {
+  log::VolumeId volume;
+  log::GroupSequence covers = 0;
+  log::RecordSequence next_record = 0;
+  log::ObjectId next_object = 0;
+};
+
+enum InodeFlag : uint32_t { kSumsFlag = 1, kDamagedFlag = 2 };
+
+struct InodeEntry {
+  log::ObjectId id = 0;
+  log::RecordSequence sequence = 0;
+  uint64_t base = 0;
+  index::Attributes attributes;
+  uint32_t extent_count = 0;
+  uint32_t flags = 0;
+};
+static_assert(sizeof(InodeEntry) == 120);
+
+struct NameEntry {
+  log::ObjectId cookie = 0;
+  log::ObjectId parent = 0;
+  log::ObjectId inode = 0;
+  uint64_t record = 0;
+  uint64_t length = 0;
+};
+
+Status put_inode(PageWriter& pages, const index::Inode& inode) {
+  VALFS_TRY(pages.begin_entry(PageKind::kInodes));
+  InodeEntry entry;
+  entry.id = inode.id;
+  entry.sequence = inode.sequence;
+  entry.base = inode.base.packed;
+  entry.attributes = inode.attributes;
+  entry.extent_count = static_cast<uint32_t>(inode.extents.all().size());
+  if (inode.sums) entry.flags |= kSumsFlag;
+  if (inode.damaged) entry.flags |= kDamagedFlag;
+  pages.put(entry);
+  for (const index::Extent& extent : inode.extents.all()) pages.put(extent);
+  return {};
+}
+
+Status put_name(PageWriter& pages, const index::Name& name) {
+  VALFS_TRY(pages.begin_entry(PageKind::kNames));
+  pages.put(NameEntry{name.cookie, name.parent, name.inode, name.record.packed,
+                      name.name.size()});
+  pages.put(std::string_view(name.name));
+  return {};
+}
+
+// Walks buckets in slices; `count` may grow meanwhile.
+template <class Count, class Visit>
+Status walk(const WithIndex& with_index, Count count, Visit visit) {
+  size_t bucket = 0;
+  bool more = true;
+  while (more) {
+    Status status;
+    with_index([&](const index::Index& index) {
+      const size_t end = std::min(bucket + kBucketsAtOnce, count(index));
+      for (; bucket < end && status; bucket++) status = visit(index, bucket);
+      more = status && bucket < count(index);
+    });
+    VALFS_TRY(status);
+  }
+  return {};
+}
+
+Status write_index(PageWriter& pages, const WithIndex& with_index) {
+  VALFS_TRY(walk(
+      with_index, [](const index::Index& index) { return index.inode_buckets(); },
+      [&](const index::Index& index, size_t bucket) {
+        Status status;
+        index.visit_inode_bucket(bucket, [&](const index::Inode& inode) {
+          if (status) status = put_inode(pages, inode);
+        });
+        return status;
+      }));
+  return walk(
+      with_index, [](const index::Index& index) { return index.name_buckets(); },
+      [&](const index::Index& index, size_t bucket) {
+        Status status;
+        index.visit_name_bucket(bucket, [&](const index::Name& name) {
+          if (status) status = put_name(pages, name);
+        });
+        return status;
+      });
+}
+
+Status write_pages(PageWriter& pages, const log::VolumeId& volume, const Moment& moment,
+                   const WithIndex& with_index) {
+  VALFS_TRY(pages.begin_entry(PageKind::kHeader));
+  pages.put(Header{volume, moment.covers, moment.next_record, moment.next_object});
+  VALFS_TRY(write_index(pages, with_index));
+  for (const FileEntry& file : moment.files) {
+    VALFS_TRY(pages.begin_entry(PageKind::kFiles));
+    pages.put(file);
+  }
+  for (const auto& interval : moment.retired) {
+    VALFS_TRY(pages.begin_entry(PageKind::kRetired));
+    pages.put(interval);
+  }
+  VALFS_TRY(pages.begin_entry(PageKind::kEnd));
+  pages.put(uint64_t{0});
+  return pages.finish();
+}
+
+void read_inodes(PageReader page, index::Index& index) {
+  std::vector<index::Extent> extents;
+  while (!page.at_end()) {
+    const auto entry = page.take<InodeEntry>();
+    extents.clear();
+    for (uint32_t i = 0; i < entry.extent_count && !page.failed(); i++) {
+      extents.push_back(page.take<index::Extent>());
+    }
+    index::Inode& inode = index.restore_inode(entry.id, entry.sequence, {entry.base},
+                                              entry.attributes, extents);
+    inode.sums = (entry.flags & kSumsFlag) != 0;
+    inode.damaged = (entry.flags & kDamagedFlag) != 0;
+  }
+}
+
+void read_names(PageReader page, index::Index& index) {
+  while (!page.at_end()) {
+    const auto entry = page.take<NameEntry>();
+    index::Name name;
+    name.cookie = entry.cookie;
+    name.parent = entry.parent;
+    name.inode = entry.inode;
+    name.record = {entry.record};
+    name.name = page.take_text(entry.length);
+    if (!page.failed()) index.restore_name(name);
+  }
+}
+
+template <class T>
+void read_all(PageReader page, std::vector<T>& into) {
+  while (!page.at_end()) into.push_back(page.take<T>());
+}
+
+}  // namespace
+
+std::string checkpoint_path(uint64_t generation) {
+  char path[32];
+  std::snprintf(path, sizeof path, "checkpoint/%016lx", static_cast<unsigned long>(generation));
+  return path;
+}
+
+Result<uint64_t> write_checkpoint(storage::Storage& storage, const log::VolumeId& volume,
+                                  uint64_t generation, const Moment& moment,
+                                  const WithIndex& with_index) {
+  const std::string path = checkpoint_path(generation);
+  if (auto old = storage.remove(path); !old && old.error().code != ENOENT) {
+    return tl::unexpected(old.error());
+  }
+  VALFS_ASSIGN(auto file, storage.open(path, storage::OpenMode::kCreate));
+  PageWriter pages(*file, generation);
+  const auto write = [&]() -> Status {
+    VALFS_TRY(write_pages(pages, volume, moment, with_index));
+    VALFS_TRY(file->sync());
+    return storage.sync_directory("checkpoint");
+  };
+  if (auto written = write(); !written) {
+    (void)storage.remove(path);  // the first error is the one to report
+    return tl::unexpected(written.error());
+  }
+  return pages.bytes_written();
+}
+
+Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& volume,
+                               uint64_t generation, index::Index& index) {
+  VALFS_ASSIGN(auto file,
+               storage.open(checkpoint_path(generation), storage::OpenMode::kRead));
+  PageSource pages(*file, generation);
+  Moment moment;
+  std::span<const std::byte> bytes;
+  for (;;) {
+    VALFS_ASSIGN(const PageKind kind, pages.next(bytes));
+    PageReader page(bytes);
+    switch (kind) {
+      case PageKind::kHeader: {
+        const auto header = page.take<Header>();
+        if (page.failed() || header.volume != volume) {
+          return fail(EINVAL, "checkpoint: of another volume");
+        }
+        moment.covers = header.covers;
+        moment.next_record = header.next_record;
+        moment.next_object = header.next_object;
+        break;
+      }
+      case PageKind::kInodes: read_inodes(page, index); break;
+      case PageKind::kNames: read_names(page, index); break;
+      case PageKind::kFiles: read_all(page, moment.files); break;
+      case PageKind::kRetired: read_all(page, moment.retired); break;
+      case PageKind::kEnd: return moment;
+    }
+  }
+}
+
+Status remove_old_checkpoints(storage::Storage& storage, uint64_t newest) {
+  VALFS_ASSIGN(const auto names, storage.list("checkpoint"));
+  for (const std::string& name : names) {
+    uint64_t generation = 0;
+    const auto result =
+        std::from_chars(name.data(), name.data() + name.size(), generation, 16);
+    const bool keep = result.ec == std::errc() && generation <= newest && generation + 1 >= newest;
+    if (!keep) VALFS_TRY(storage.remove("checkpoint/" + name));
+  }
+  return storage.sync_directory("checkpoint");
+}
+
+uint64_t checkpoint_bytes(storage::Storage& storage) {
+  uint64_t sum = 0;
+  for (const std::string& name : storage.list("checkpoint").value_or(std::vector<std::string>{})) {
+    const auto file = storage.open("checkpoint/" + name, storage::OpenMode::kRead);
+    if (!file) continue;
+    if (const auto info = (*file)->info()) sum += info->allocated;
+  }
+  return sum;
+}
+
+}  // namespace valfs::checkpoint

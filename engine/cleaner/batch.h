@@ -1,0 +1,80 @@
+// Copies that the cleaner makes under one lock.
+#pragma once
+
+#include "engine/cleaner/cleaner.h"
+
+namespace valfs::cleaner {
+
+class Cleaner::Batch {
+ public:
+  // Room for at least one record of `first` bytes, however large, and its copy's additions.
+  static Transaction::Size size_for(uint64_t first, uint64_t slot_size) {
+    constexpr uint64_t kBytes = 256 * 1024;
+    constexpr size_t kRecords = 512;
+    constexpr size_t kFewRecords = 2;
+    constexpr uint64_t kAdditions = 64;  // position, padding
+    const size_t many = std::min<size_t>(kRecords, slot_size / 512);
+    const auto room = [slot_size](size_t records) {
+      return slot_size - sizeof(log::GroupHeader) - records * sizeof(log::DirectoryEntry);
+    };
+    if (first + kAdditions > room(many)) return {room(kFewRecords), kFewRecords};
+    return {std::min(std::max(first + kAdditions, kBytes), room(many)), many};
+  }
+
+  Batch(Transaction& transaction, const Transaction::Size& room)
+      : transaction_(transaction), room_(room) {}
+
+  const index::Index& index() const { return transaction_.index(); }
+
+  // False if there is no room for it. `blocker`: of a tombstone, the file that it is kept for.
+  bool add(const log::Record& record, log::FileId blocker = 0) {
+    const uint64_t bytes = record.total_length();
+    if (bytes > room_.bytes || room_.records == 0) return false;
+    room_.bytes -= bytes;
+    room_.records--;
+    transaction_.add(record);
+    if (record.type == log::RecordType::kInode) renewed_.insert(record.id);
+    added_.push_back({bytes, blocker});
+    return true;
+  }
+  // Keep what records point to until the commit.
+  std::span<const std::byte> keep(const index::Attributes& attributes) {
+    return log::bytes_of(attributes_.emplace_back(attributes));
+  }
+  std::span<const std::byte> keep(log::Position position) {
+    return log::bytes_of(positions_.emplace_back(position));
+  }
+
+  // True if an INODE record of `id` is in the batch.
+  bool renewed(log::ObjectId id) const { return renewed_.count(id) > 0; }
+
+  bool empty() const { return added_.empty(); }
+  // Calls `tombstone(file, blocker, bytes)` for each that was copied; returns bytes copied.
+  template <class Tombstone>
+  uint64_t commit(Tombstone tombstone) {
+    const auto placed = transaction_.commit({});
+    uint64_t sum = 0;
+    for (size_t i = 0; i < added_.size(); i++) {
+      sum += added_[i].bytes;
+      if (added_[i].blocker != 0) {
+        tombstone(placed[i].position.file(), added_[i].blocker, added_[i].bytes);
+      }
+    }
+    return sum;
+  }
+
+ private:
+  struct Added {
+    uint64_t bytes;
+    log::FileId blocker;
+  };
+
+  Transaction& transaction_;
+  Transaction::Size room_;
+  std::vector<Added> added_;
+  std::set<log::ObjectId> renewed_;
+  std::deque<index::Attributes> attributes_;
+  std::deque<log::Position> positions_;
+};
+
+}  // namespace valfs::cleaner

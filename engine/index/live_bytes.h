@@ -1,0 +1,41 @@
+// How many bytes of each log file the index points to: current records with their headers. Whatever
+// else a log file holds is dead. Guarded by the lock of the index.
+#pragma once
+
+#include <cstdint>
+#include <unordered_map>
+
+#include "engine/base/check.h"
+#include "engine/log/format.h"
+
+namespace valfs::index {
+
+class LiveBytes {
+ public:
+  void add(log::FileId file, uint64_t bytes) {
+    files_[file] += bytes;
+    total_ += bytes;
+  }
+  void subtract(log::FileId file, uint64_t bytes) {
+    const auto found = files_.find(file);
+    VALFS_CHECK(found != files_.end() && found->second >= bytes);
+    found->second -= bytes;
+    total_ -= bytes;
+  }
+  uint64_t of(log::FileId file) const {
+    const auto found = files_.find(file);
+    return found == files_.end() ? 0 : found->second;
+  }
+  uint64_t total() const { return total_; }
+  // The file is gone; nothing of it may have been live.
+  void forget(log::FileId file) {
+    VALFS_CHECK(of(file) == 0);
+    files_.erase(file);
+  }
+
+ private:
+  std::unordered_map<log::FileId, uint64_t> files_;
+  uint64_t total_ = 0;
+};
+
+}  // namespace valfs::index

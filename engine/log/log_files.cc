@@ -1,0 +1,216 @@
+#include "engine/log/log_files.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/base/check.h"
+#include "engine/base/crc32c.h"
+
+namespace valfs::log {
+namespace {
+
+constexpr uint64_t kZeroPiece = 1 << 20;
+
+std::string parent_of(const std::string& path) { return path.substr(0, path.rfind('/')); }
+
+// The directories above a log file, durably.
+Status make_parents(storage::Storage& storage, const std::string& path) {
+  const std::string second = parent_of(path);
+  const std::string first = parent_of(second);
+  for (const std::string& directory : {first, second}) {
+    VALFS_TRY(storage.make_directory(directory));
+    VALFS_TRY(storage.sync_directory(parent_of(directory)));
+  }
+  return {};
+}
+
+}  // namespace
+
+LogFiles::LogFiles(storage::Storage& storage, const VolumeId& volume)
+    : storage_(storage), volume_(volume), volume_salt_(volume.salt()) {}
+
+void LogFiles::begin(Epoch epoch, FileId next_file, Limits limits) {
+  const std::lock_guard lock(mutex_);
+  epoch_ = epoch;
+  next_file_ = next_file;
+  limits_ = std::move(limits);
+}
+
+void LogFiles::set_file_size(uint64_t size) {
+  const std::lock_guard lock(mutex_);
+  limits_.file_size = size;
+}
+
+void LogFiles::adopt(LogFileRef file) {
+  const std::lock_guard lock(mutex_);
+  files_[file->id] = std::move(file);
+}
+
+LogFileRef LogFiles::find(FileId id) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = files_.find(id);
+  return found == files_.end() ? nullptr : found->second;
+}
+
+LogFile LogFiles::state_of(const LogFile& file) const {
+  const std::lock_guard lock(mutex_);
+  return file;
+}
+
+std::vector<LogFileRef> LogFiles::sealed() const {
+  std::vector<LogFileRef> result;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [id, file] : files_) {
+    if (file->sealed) result.push_back(file);
+  }
+  return result;
+}
+
+std::vector<LogFileRef> LogFiles::all() const {
+  std::vector<LogFileRef> result;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [id, file] : files_) result.push_back(file);
+  return result;
+}
+
+Result<LogFileRef> LogFiles::make_file(FileId id, uint64_t size) {
+  const std::string path = log_file_path(id);
+  VALFS_TRY(make_parents(storage_, path));
+  auto log_file = std::make_shared<LogFile>();
+  VALFS_ASSIGN(log_file->file, storage_.open(path, storage::OpenMode::kCreate));
+  log_file->id = id;
+  log_file->epoch = epoch_;
+  log_file->size = size;
+
+  LogFileHeader header;
+  header.epoch = epoch_;
+  header.volume = volume_;
+  header.file = id;
+  header.size = size;
+  header.crc = crc32c(bytes_of(header).first(offsetof(LogFileHeader, crc)));
+  std::vector<std::byte> bytes(std::min(size, kZeroPiece));
+  std::memcpy(bytes.data(), &header, sizeof header);
+  const auto write_all = [&]() -> Status {
+    for (uint64_t at = 0; at < size; at += kZeroPiece) {
+      VALFS_TRY(log_file->file->write(
+          at, std::span(bytes).first(std::min<uint64_t>(kZeroPiece, size - at))));
+      if (at == 0) std::memset(bytes.data(), 0, sizeof header);
+    }
+    VALFS_TRY(log_file->file->sync());
+    return storage_.sync_directory(parent_of(path));
+  };
+  if (auto written = write_all(); !written) {
+    // Half a spare is of no use, and takes the space that somebody may need to delete something.
+    if (auto removed = storage_.remove(path); !removed) return tl::unexpected(removed.error());
+    return tl::unexpected(written.error());
+  }
+  return log_file;
+}
+
+Status LogFiles::prepare(size_t wanted) {
+  const std::lock_guard slow(prepare_mutex_);
+  while (spares() < wanted) {
+    FileId id;
+    uint64_t size;
+    std::function<uint64_t()> room;
+    {
+      const std::lock_guard lock(mutex_);
+      id = next_file_++;
+      size = limits_.file_size;
+      room = limits_.room;
+    }
+    if (room && room() < size) return fail(ENOSPC, "no room for another log file");
+    VALFS_ASSIGN(auto file, make_file(id, size));
+    const std::lock_guard lock(mutex_);
+    spares_.push_back(std::move(file));
+  }
+  return {};
+}
+
+size_t LogFiles::spares() const {
+  const std::lock_guard lock(mutex_);
+  return spares_.size();
+}
+
+LogFileRef LogFiles::take_spare() {
+  const std::lock_guard lock(mutex_);
+  VALFS_CHECK(!spares_.empty());
+  LogFileRef file = std::move(spares_.front());
+  spares_.pop_front();
+  files_[file->id] = file;
+  return file;
+}
+
+void LogFiles::grew(LogFile& file, uint64_t end, GroupSequence group, ObjectId highest_object) {
+  const std::lock_guard lock(mutex_);
+  file.end = std::max(file.end, end);
+  if (file.first_group == 0) file.first_group = group;
+  file.last_group = std::max(file.last_group, group);
+  file.highest_object = std::max(file.highest_object, highest_object);
+}
+
+void LogFiles::mark_sealed(LogFile& file) {
+  const std::lock_guard lock(mutex_);
+  file.sealed = true;
+}
+
+Status LogFiles::trim_sealed() {
+  for (const LogFileRef& file : sealed()) {
+    uint64_t end;
+    {
+      const std::lock_guard lock(mutex_);
+      if (file->end >= file->size) continue;
+      end = file->end;
+    }
+    VALFS_TRY(file->file->resize(end));
+    VALFS_TRY(file->file->sync());  // whoever asked may forget the cut now
+    const std::lock_guard lock(mutex_);
+    file->size = end;
+  }
+  return {};
+}
+
+Status LogFiles::remove(FileId id) {
+  const std::string path = log_file_path(id);
+  VALFS_TRY(storage_.remove(path));
+  {
+    const std::lock_guard lock(mutex_);
+    files_.erase(id);
+  }
+  return storage_.sync_directory(parent_of(path));
+}
+
+Status LogFiles::remove_spares() {
+  const std::lock_guard slow(prepare_mutex_);
+  std::deque<LogFileRef> unused;
+  {
+    const std::lock_guard lock(mutex_);
+    unused.swap(spares_);
+  }
+  for (const LogFileRef& file : unused) {
+    const std::string path = log_file_path(file->id);
+    VALFS_TRY(storage_.remove(path));
+    VALFS_TRY(storage_.sync_directory(parent_of(path)));
+  }
+  return {};
+}
+
+LogFiles::Usage LogFiles::usage() const {
+  Usage usage;
+  const std::lock_guard lock(mutex_);
+  usage.files = files_.size();
+  for (const auto& [id, file] : files_) {
+    usage.used += file->end - kFirstGroupOffset;
+    usage.bytes += file->size;
+  }
+  for (const LogFileRef& file : spares_) usage.spare += file->size;
+  usage.bytes += usage.spare;
+  return usage;
+}
+
+FileId LogFiles::next_file() const {
+  const std::lock_guard lock(mutex_);
+  return next_file_;
+}
+
+}  // namespace valfs::log

@@ -1,0 +1,99 @@
+// The log files of a volume: which there are, which come next, which go.
+//
+// A log file is prepared (zeros all over, header, durable name) before it is needed, so that the
+// commit path never creates one and never finds the disk full.
+//
+// Thread-safe. A LogFile lives as long as somebody holds it; freeing removes its name only.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "engine/log/format.h"
+
+namespace valfs::log {
+
+struct LogFile {
+  FileId id = 0;
+  Epoch epoch = 0;
+  std::shared_ptr<storage::File> file;
+  // Guarded by the mutex of LogFiles; the log writer's file grows.
+  uint64_t size = 0;  // bytes of the file
+  uint64_t end = kFirstGroupOffset;  // bytes in use
+  ObjectId highest_object = 0;       // no record in it is about a younger object
+  GroupSequence first_group = 0;
+  GroupSequence last_group = 0;
+  bool sealed = false;  // the log writer has left it
+};
+using LogFileRef = std::shared_ptr<LogFile>;
+
+class LogFiles {
+ public:
+  struct Limits {
+    uint64_t file_size = 0;  // of new files
+    // Bytes that log files may still take (volume cap less what is used); asked before each file.
+    std::function<uint64_t()> room;
+  };
+  struct Usage {
+    uint64_t files = 0;
+    uint64_t used = 0;   // bytes in groups, padding included, of active and sealed files
+    uint64_t spare = 0;  // bytes of prepared files
+    uint64_t bytes = 0;  // of all of them on the disk
+  };
+
+  LogFiles(storage::Storage& storage, const VolumeId& volume);
+
+  // Sets the epoch of new files and the first id to give out.
+  void begin(Epoch epoch, FileId next_file, Limits limits);
+  void set_file_size(uint64_t size);
+
+  // A file that recovery found.
+  void adopt(LogFileRef file);
+
+  LogFileRef find(FileId id) const;
+  // What is known of a file at this moment.
+  LogFile state_of(const LogFile& file) const;
+  std::vector<LogFileRef> sealed() const;  // by id
+  std::vector<LogFileRef> all() const;     // by id, active ones too, spares not
+  Salt salt(const LogFile& file) const { return {volume_salt_, file.id, file.epoch}; }
+
+  // Prepares spares until there are `wanted`. Slow; one caller works, others wait for it. ENOSPC if
+  // the disk or the cap of the volume has no room.
+  Status prepare(size_t wanted);
+  size_t spares() const;
+  // The oldest spare becomes a file of the log. There must be one.
+  LogFileRef take_spare();
+
+  // Bookkeeping of the log writer and recovery.
+  void grew(LogFile& file, uint64_t end, GroupSequence group, ObjectId highest_object);
+  void mark_sealed(LogFile& file);
+
+  // Gives back what a sealed file did not use. Slow.
+  Status trim_sealed();
+  // Removes the name; durable when it returns.
+  Status remove(FileId id);
+  // Removes unused spares.
+  Status remove_spares();
+
+  Usage usage() const;
+  FileId next_file() const;
+
+ private:
+  Result<LogFileRef> make_file(FileId id, uint64_t size);
+
+  storage::Storage& storage_;
+  const VolumeId volume_;
+  const uint32_t volume_salt_;
+  std::mutex prepare_mutex_;   // held over the slow work
+  mutable std::mutex mutex_;   // guards what follows
+  Epoch epoch_ = 0;
+  FileId next_file_ = 1;
+  Limits limits_;
+  std::map<FileId, LogFileRef> files_;
+  std::deque<LogFileRef> spares_;
+};
+
+}  // namespace valfs::log

@@ -1,0 +1,378 @@
+#include "engine/log/log_writer.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/base/check.h"
+
+namespace valfs::log {
+namespace {
+
+// So many groups on their way before a sync waits for company: more gain little on one disk, and
+// fill slots that bulk writes need.
+constexpr size_t kGroupsInFlight = 4;
+
+}  // namespace
+
+LogWriter::LogWriter(storage::Storage& storage, LogFiles& files, Staging& staging,
+                     const Start& start, Clock clock)
+    : storage_(storage),
+      files_(files),
+      staging_(staging),
+      clock_(std::move(clock)),
+      next_object_(start.next_object),
+      slots_(staging.slot_count()),
+      next_group_(start.next_group),
+      next_record_(start.next_record),
+      previous_end_(start.previous_end),
+      previous_crc_(start.previous_crc),
+      durable_(start.next_group - 1),
+      last_sealed_(start.next_group - 1) {}
+
+LogWriter::~LogWriter() {
+  Lock lock(mutex_);
+  storage_.wait(lock, changed_, [this] { return in_flight_ == 0; });
+}
+
+bool LogWriter::open_has_records() const {
+  return open_ && slots_[*open_].summary.record_count() > 0;
+}
+
+bool LogWriter::open_slot_fits(uint64_t bytes, size_t records) const {
+  const Slot& slot = slots_[*open_];
+  return group_length(slot.end + bytes, slot.summary.record_count() + records) <= slot.capacity;
+}
+
+bool LogWriter::file_fits(uint64_t bytes, size_t records) const {
+  return file_ && next_offset_ + group_length(sizeof(GroupHeader) + bytes, records) <= file_->size;
+}
+
+std::optional<uint32_t> LogWriter::free_slot() const {
+  for (uint32_t slot = 0; slot < slots_.size(); slot++) {
+    if (slots_[slot].state == State::kFree) return slot;
+  }
+  return std::nullopt;
+}
+
+bool LogWriter::reserve_room(uint64_t bytes, size_t records, Purpose purpose) {
+  const Lock lock(mutex_);
+  reserved_ = room(bytes, records, purpose);
+  return reserved_;
+}
+
+void LogWriter::release_room() {
+  const Lock lock(mutex_);
+  end_reservation();
+}
+
+void LogWriter::end_reservation() {
+  reserved_ = false;
+  if (seal_wanted_) request_seal();
+  changed_.notify_all();
+}
+
+bool LogWriter::room(uint64_t bytes, size_t records, Purpose purpose) {
+  if (failure_) return false;
+  // The reserve is for what frees space: where there is none, ordinary writes wait for one.
+  if (purpose == Purpose::kOrdinary && files_.spares() == 0) return false;
+  if (open_ && open_slot_fits(bytes, records)) return true;
+  if (open_has_records()) seal_open();
+  if (open_) cancel_open();  // too little is left of the file
+  return open_slot(bytes, records, purpose);
+}
+
+bool LogWriter::open_slot(uint64_t bytes, size_t records, Purpose purpose) {
+  const auto free = free_slot();
+  if (!free) return false;
+  if (!file_fits(bytes, records)) {
+    const size_t keep = purpose == Purpose::kOrdinary ? 1 : 0;
+    if (files_.spares() <= keep) return false;
+    leave_file();
+    file_ = files_.take_spare();
+    next_offset_ = kFirstGroupOffset;
+    VALFS_CHECK(file_fits(bytes, records));
+  }
+  Slot& slot = slots_[*free];
+  slot.state = State::kOpen;
+  slot.file = file_;
+  slot.place = {files_.salt(*file_), next_offset_, next_group_++, previous_end_, previous_crc_};
+  slot.end = sizeof(GroupHeader);
+  slot.capacity = std::min(staging_.slot_size(), (file_->size - next_offset_) / kBlock * kBlock);
+  slot.highest_object = 0;
+  slot.summary.clear();
+  SlotHeader& header = staging_.header(*free);
+  header.sequence = slot.place.sequence;
+  header.file = slot.place.salt.file;
+  header.epoch = slot.place.salt.epoch;
+  header.offset = slot.place.offset;
+  header.previous_end = slot.place.previous_end;
+  header.previous_crc = slot.place.previous_crc;
+  open_ = *free;
+  return true;
+}
+
+void LogWriter::cancel_open() {
+  slots_[*open_].state = State::kFree;
+  slots_[*open_].file.reset();
+  next_group_--;
+  open_.reset();
+}
+
+void LogWriter::leave_file() {
+  if (!file_) return;
+  files_.mark_sealed(*file_);
+  file_.reset();
+}
+
+std::vector<index::Placed> LogWriter::append(std::span<Record> records) {
+  std::vector<index::Placed> placed;
+  placed.reserve(records.size());
+  const Lock lock(mutex_);
+  VALFS_CHECK(open_ && reserved_);
+  Slot& slot = slots_[*open_];
+  if (slot.summary.record_count() == 0) slot.opened = clock_();
+  std::byte* image = staging_.image(*open_);
+  for (Record& record : records) {
+    if (record.sequence == 0) record.sequence = next_record_++;
+    const uint64_t offset = slot.place.offset + slot.end;
+    const uint64_t length = record.total_length();
+    VALFS_CHECK(group_length(slot.end + length, slot.summary.record_count() + 1) <= slot.capacity);
+    const uint32_t crc = encode(record, slot.place.salt, offset, image + slot.end);
+    slot.summary.add(record, crc, static_cast<uint32_t>(slot.end));
+    slot.highest_object = std::max(slot.highest_object, record.id);
+    placed.push_back({Position::at(slot.place.salt.file, offset), record.meta_length(),
+                      static_cast<uint32_t>(record.payload.size())});
+    slot.end += length;
+  }
+  // From here on the batch survives kill -9.
+  staging_.header(*open_).committed.store(slot.end, std::memory_order_release);
+  files_.grew(*slot.file, slot.place.offset + group_length(slot.end, slot.summary.record_count()),
+              slot.place.sequence, slot.highest_object);
+  attested_ = false;
+  end_reservation();
+  return placed;
+}
+
+void LogWriter::seal_open() {
+  const uint32_t number = *open_;
+  Slot& slot = slots_[number];
+  std::byte* image = staging_.image(number);
+  staging_.header(number).committed.store(slot.end, std::memory_order_release);
+  const GroupHeader header = seal_group(image, slot.end, slot.summary, slot.place, durable_,
+                                        next_record_, next_object());
+  slot.length = round_up(header.length, kBlock);
+  slot.state = State::kSealed;
+  files_.grew(*slot.file, slot.place.offset + slot.length, slot.place.sequence,
+              slot.highest_object);
+  next_offset_ = slot.place.offset + slot.length;
+  previous_end_ = Position::at(slot.place.salt.file, next_offset_).packed;
+  previous_crc_ = header.crc;
+  last_sealed_ = slot.place.sequence;
+  in_order_.push_back(number);
+  open_.reset();
+  seal_wanted_ = false;
+  send(number);
+}
+
+void LogWriter::send(uint32_t number) {
+  Slot& slot = slots_[number];
+  slot.state = State::kInFlight;
+  in_flight_++;
+  groups_sent_++;
+  slot.file->file->write_durably(
+      slot.place.offset, {staging_.image(number), slot.length},
+      [this, number](Status status) { completed(number, std::move(status)); });
+}
+
+void LogWriter::request_seal() {
+  if (!open_has_records() || failure_) return;
+  if (in_flight_ < kGroupsInFlight && !reserved_) {
+    seal_open();
+  } else {
+    seal_wanted_ = true;
+  }
+}
+
+void LogWriter::completed(uint32_t number, Status status) {
+  std::vector<std::pair<Done, Status>> calls;
+  {
+    const Lock lock(mutex_);
+    slots_[number].state = State::kWritten;
+    if (!status && !failure_) failure_ = status.error();
+    calls = advance();
+  }
+  for (auto& [done, result] : calls) done(result);
+  // Last: whoever waits for nothing to be in flight may end this object's life.
+  const Lock lock(mutex_);
+  in_flight_--;
+  if (seal_wanted_) request_seal();
+  changed_.notify_all();
+}
+
+std::vector<std::pair<LogWriter::Done, Status>> LogWriter::advance() {
+  std::vector<std::pair<Done, Status>> calls;
+  if (failure_) {
+    // The slots keep what was accepted: it stays readable, and a later mount finds it there.
+    for (Waiter& waiter : waiters_) {
+      calls.emplace_back(std::move(waiter.done), tl::unexpected(*failure_));
+    }
+    waiters_.clear();
+    return calls;
+  }
+  while (!in_order_.empty() && slots_[in_order_.front()].state == State::kWritten) {
+    const uint32_t number = in_order_.front();
+    in_order_.pop_front();
+    durable_ = slots_[number].place.sequence;
+    staging_.header(number).committed.store(0, std::memory_order_release);
+    slots_[number].state = State::kFree;
+    slots_[number].file.reset();
+  }
+  while (!waiters_.empty() && waiters_.front().group <= durable_) {
+    calls.emplace_back(std::move(waiters_.front().done), Status{});
+    waiters_.pop_front();
+  }
+  return calls;
+}
+
+Status LogWriter::wait_for_room(uint64_t bytes, size_t records, Purpose purpose) {
+  if (group_length(sizeof(GroupHeader) + bytes, records) > staging_.slot_size()) {
+    return fail(EFBIG, "a batch of " + std::to_string(bytes) + " bytes does not fit in a group");
+  }
+  for (;;) {
+    size_t spares = 0;
+    {
+      Lock lock(mutex_);
+      // Not while somebody is about to append to the open slot: room() may seal it.
+      const auto may_look = [this] {
+        return failure_ || (!reserved_ && (open_ || free_slot()));
+      };
+      storage_.wait(lock, changed_, may_look);
+      if (failure_) return tl::unexpected(*failure_);
+      if (room(bytes, records, purpose)) return {};
+      // The file is full and no spare may be taken, or the reserve has to be made up first.
+      spares = (purpose == Purpose::kOrdinary ? 1 : 0) + (file_fits(bytes, records) ? 0 : 1);
+      if (files_.spares() >= spares) continue;  // a slot is all that was missing
+    }
+    VALFS_TRY(files_.prepare(spares));
+  }
+}
+
+void LogWriter::sync(Done done) {
+  std::optional<Status> now;
+  {
+    const Lock lock(mutex_);
+    request_seal();
+    const GroupSequence target = open_has_records() ? slots_[*open_].place.sequence : last_sealed_;
+    if (failure_) {
+      now = tl::unexpected(*failure_);
+    } else if (durable_ >= target) {
+      now = Status{};
+    } else {
+      waiters_.push_back({target, std::move(done)});
+    }
+  }
+  if (now) done(*now);
+}
+
+Status LogWriter::sync() {
+  // Shared, because the waiter may wake before the callback has returned.
+  struct Outcome {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::optional<Status> status;
+  };
+  const auto outcome = std::make_shared<Outcome>();
+  sync([outcome](const Status& status) {
+    const std::lock_guard lock(outcome->mutex);
+    outcome->status = status;
+    outcome->changed.notify_all();
+  });
+  Lock lock(outcome->mutex);
+  storage_.wait(lock, outcome->changed, [&] { return outcome->status.has_value(); });
+  return *outcome->status;
+}
+
+void LogWriter::push() {
+  const Lock lock(mutex_);
+  if (!failure_) request_seal();
+}
+
+GroupSequence LogWriter::seal() {
+  const Lock lock(mutex_);
+  if (open_has_records() && !failure_) seal_open();
+  return last_sealed_;
+}
+
+void LogWriter::attest() {
+  const Lock lock(mutex_);
+  if (failure_ || attested_ || reserved_ || open_has_records() || in_flight_ > 0) return;
+  if (!open_ && !room(0, 0, Purpose::kOrdinary)) return;
+  seal_open();
+  attested_ = true;
+}
+
+void LogWriter::rotate() {
+  const Lock lock(mutex_);
+  if (failure_) return;
+  if (open_has_records()) seal_open();
+  if (open_) cancel_open();
+  if (file_ && next_offset_ > kFirstGroupOffset) leave_file();
+}
+
+bool LogWriter::read(Position record, uint64_t lead, std::span<std::byte> into) {
+  const Lock lock(mutex_);
+  for (uint32_t number = 0; number < slots_.size(); number++) {
+    const Slot& slot = slots_[number];
+    if (slot.state == State::kFree || slot.place.salt.file != record.file()) continue;
+    const uint64_t start = slot.place.offset;
+    if (record.offset() < start || record.offset() >= start + slot.end) continue;
+    std::memcpy(into.data(), staging_.image(number) + (record.offset() - start) + lead,
+                into.size());
+    return true;
+  }
+  return false;
+}
+
+RecordSequence LogWriter::next_record() const {
+  const Lock lock(mutex_);
+  return next_record_;
+}
+
+GroupSequence LogWriter::appended() const {
+  const Lock lock(mutex_);
+  return open_has_records() ? slots_[*open_].place.sequence : last_sealed_;
+}
+
+GroupSequence LogWriter::durable() const {
+  const Lock lock(mutex_);
+  return durable_;
+}
+
+std::optional<std::chrono::steady_clock::time_point> LogWriter::undurable_since() const {
+  const Lock lock(mutex_);
+  if (!in_order_.empty()) return slots_[in_order_.front()].opened;
+  if (open_has_records()) return slots_[*open_].opened;
+  return std::nullopt;
+}
+
+bool LogWriter::attested() const {
+  const Lock lock(mutex_);
+  return attested_;
+}
+
+std::optional<Error> LogWriter::failure() const {
+  const Lock lock(mutex_);
+  return failure_;
+}
+
+uint64_t LogWriter::groups_sent() const {
+  const Lock lock(mutex_);
+  return groups_sent_;
+}
+
+LogFileRef LogWriter::active_file() const {
+  const Lock lock(mutex_);
+  return file_;
+}
+
+}  // namespace valfs::log

@@ -1,0 +1,140 @@
+#include "engine/recovery/replay.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/base/check.h"
+
+namespace valfs::recovery {
+
+using index::Index;
+using log::RecordType;
+
+Status Replay::run(const Verdict& verdict, Index::Mode mode) {
+  // Groups and what is left of damaged ones, in order of place.
+  auto stretch = verdict.damaged.begin();
+  for (const FoundGroup& group : verdict.kept) {
+    while (stretch != verdict.damaged.end() &&
+           (stretch->file->id < group.file->id ||
+            (stretch->file->id == group.file->id && stretch->begin < group.offset))) {
+      take_stretch(*stretch++, mode);
+    }
+    VALFS_TRY(take_group(group, mode));
+  }
+  while (stretch != verdict.damaged.end()) take_stretch(*stretch++, mode);
+  apply_kept();
+  mark_lost();
+  return {};
+}
+
+Status Replay::take_group(const FoundGroup& group, Index::Mode mode) {
+  const log::LogFile& file = *group.file;
+  bool unreadable = false;
+  const auto image =
+      read_stretch(*file.file, group.offset, group.offset + group.length, unreadable);
+  const auto contents = log::read_group(image, group.header, files_.salt(file), group.offset);
+  for (const auto& entry : contents.records) {
+    take(file, group.offset, entry, image, mode);
+    if (!entry.payload_good) result_.damaged_values++;
+  }
+  lost_.insert(lost_.end(), contents.lost.begin(), contents.lost.end());
+  if (!group.whole && !contents.directory_good) {
+    result_.warnings.push_back(log::log_file_path(file.id) + ": a damaged group at offset " +
+                               std::to_string(group.offset) +
+                               " has lost its directory: lost records cannot be named");
+  }
+  result_.groups++;
+  return {};
+}
+
+void Replay::take_stretch(const Stretch& stretch, Index::Mode mode) {
+  bool unreadable = false;
+  const log::LogFile& file = *stretch.file;
+  const auto bytes = read_stretch(*file.file, stretch.begin, stretch.end, unreadable);
+  const auto records = log::find_records(bytes, files_.salt(file), stretch.begin);
+  for (const auto& entry : records) take(file, stretch.begin, entry, bytes, mode);
+  result_.warnings.push_back(log::log_file_path(file.id) + ": damage from offset " +
+                             std::to_string(stretch.begin) + " to " +
+                             std::to_string(stretch.end) + ", " +
+                             std::to_string(records.size()) + " records found again");
+}
+
+void Replay::take(const log::LogFile& file, uint64_t group_offset,
+                  const log::GroupContents::Entry& entry, std::span<const std::byte> image,
+                  Index::Mode mode) {
+  const log::FoundRecord& found = entry.found;
+  const index::Placed placed{log::Position::at(file.id, group_offset + entry.offset),
+                             found.meta_length, found.payload_length};
+  result_.records++;
+  result_.start.next_record = std::max(result_.start.next_record, found.record.sequence + 1);
+  result_.start.next_object = std::max(result_.start.next_object, found.record.id + 1);
+  if (mode == Index::Mode::kLogOrder) return apply(found.record, placed, mode);
+  const auto meta = image.subspan(entry.offset, found.meta_length);
+  kept_.push_back({found.record.sequence, kept_.size(), placed, {meta.begin(), meta.end()},
+                   files_.salt(file)});
+}
+
+void Replay::apply_kept() {
+  std::sort(kept_.begin(), kept_.end(), [](const Kept& a, const Kept& b) {
+    return a.sequence != b.sequence ? a.sequence < b.sequence : a.order < b.order;
+  });
+  for (const Kept& kept : kept_) {
+    const auto found = log::decode(kept.meta, kept.salt, kept.placed.position.offset());
+    VALFS_CHECK(found.has_value());
+    apply(found->record, kept.placed, Index::Mode::kSequenceOrder);
+  }
+  kept_.clear();
+}
+
+void Replay::apply(const log::Record& record, const index::Placed& placed, Index::Mode mode) {
+  // Copies by the cleaner tell nothing that a replay in order of the log has not seen.
+  if (mode != Index::Mode::kLogOrder || (record.flags & log::kCopy) == 0) note_blob(record);
+  index_.apply(record, placed, mode);
+}
+
+void Replay::note_blob(const log::Record& record) {
+  const index::Inode* inode = index_.find(record.id);
+  switch (record.type) {
+    case RecordType::kBlobWrite:
+      result_.blobs[record.id].written.emplace_back(record.a, record.a + record.b);
+      return;
+    case RecordType::kBlobSync: result_.blobs[record.id] = {true, record.a, {}}; return;
+    case RecordType::kTruncate: {
+      // What is written behind this end is not what was durable there.
+      const auto known = result_.blobs.find(record.id);
+      if (known != result_.blobs.end()) {
+        known->second.synced_size = std::min(known->second.synced_size, record.a);
+      } else if (inode != nullptr && inode->attributes.blob != 0) {
+        result_.blobs[record.id] = {true, record.a, {}};
+      }
+      return;
+    }
+    case RecordType::kInode:
+      if (record.body.size() == sizeof(index::Attributes)) {
+        index::Attributes attributes;
+        std::memcpy(&attributes, record.body.data(), sizeof attributes);
+        if (attributes.blob == 0) result_.blobs.erase(record.id);
+      }
+      return;
+    case RecordType::kRemove: result_.blobs.erase(record.id); return;
+    default: return;
+  }
+}
+
+// Values that have lost a record answer EIO: which bytes it held is not known.
+void Replay::mark_lost() {
+  for (const log::DirectoryEntry& lost : lost_) {
+    index::Inode* inode = index_.find(lost.id);
+    const bool value = lost.type == RecordType::kExtent || lost.type == RecordType::kTruncate ||
+                       lost.type == RecordType::kZero || lost.type == RecordType::kBlobWrite;
+    if (inode != nullptr && value && !inode->damaged) {
+      inode->damaged = true;
+      result_.damaged_values++;
+    }
+    result_.warnings.push_back("a damaged record of object " + std::to_string(lost.id) +
+                               " cannot be read" +
+                               (inode != nullptr ? ": " + index_.path_of(lost.id) : ""));
+  }
+}
+
+}  // namespace valfs::recovery

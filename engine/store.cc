@@ -1,0 +1,302 @@
+#include "engine/store.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/rooms.h"
+
+namespace valfs {
+namespace {
+
+// So often cleaning is tried before a change is refused for lack of room.
+constexpr int kRoomTries = 4;
+
+double age_ms(const Core& core, std::optional<std::chrono::steady_clock::time_point> since) {
+  if (!since) return 0;
+  return std::chrono::duration<double, std::milli>(core.now() - *since).count();
+}
+
+}  // namespace
+
+Store::Store(std::unique_ptr<Rooms> rooms) : rooms_(std::move(rooms)) {}
+
+Store::~Store() { rooms_->upkeep.stop(); }
+
+void Store::read_index(const std::function<void(const index::Index&)>& use) const {
+  const std::shared_lock lock(rooms_->core.state);
+  use(rooms_->core.index);
+}
+
+Result<size_t> Store::read(log::ObjectId inode, uint64_t offset, std::span<std::byte> into) {
+  Core& core = rooms_->core;
+  // A value may move to bin/ or back between the look and the read.
+  for (;;) {
+    bool blob = false;
+    {
+      const std::shared_lock lock(core.state);
+      const index::Inode* known = core.index.find(inode);
+      blob = known != nullptr && known->attributes.blob != 0;
+    }
+    if (!blob) return rooms_->values.read(inode, offset, into);
+    const std::shared_lock value(core.value_lock(inode));
+    {
+      const std::shared_lock lock(core.state);
+      const index::Inode* known = core.index.find(inode);
+      if (known != nullptr && known->attributes.blob == 0) continue;
+    }
+    return rooms_->blobs.read(inode, offset, into);
+  }
+}
+
+uint64_t Store::stored_bytes(log::ObjectId inode) {
+  log::ObjectId blob = 0;
+  uint64_t bytes = 0;
+  {
+    const std::shared_lock lock(rooms_->core.state);
+    const index::Inode* known = rooms_->core.index.find(inode);
+    if (known == nullptr) return 0;
+    blob = known->attributes.blob;
+    bytes = known->extents.bytes();
+    for (const index::Extent& extent : known->extents.all()) bytes += extent.meta;
+  }
+  return blob == 0 ? bytes : rooms_->blobs.allocated(blob);
+}
+
+Result<Transaction> Store::begin(const Transaction::Size& size,
+                                 log::LogWriter::Purpose purpose) {
+  for (int tries = 0;; tries++) {
+    auto transaction = Transaction::begin(rooms_->core, size, purpose);
+    if (transaction || transaction.error().code != ENOSPC || tries == kRoomTries) {
+      return transaction;
+    }
+    const auto made = rooms_->upkeep.make_room();
+    if (!made || !*made) return transaction;
+  }
+}
+
+Status Store::write(log::ObjectId inode, uint64_t offset, std::span<const std::byte> bytes,
+                    Time now) {
+  if (bytes.empty()) return {};
+  Core& core = rooms_->core;
+  const std::unique_lock value(core.value_lock(inode));
+  bool blob = false;
+  bool too_large = false;
+  size_t name_bytes = 0;
+  {
+    const std::shared_lock lock(core.state);
+    const index::Inode* known = core.index.find(inode);
+    if (known == nullptr) return fail(ENOENT, "no object " + std::to_string(inode));
+    blob = known->attributes.blob != 0;
+    uint64_t replaced = 0;
+    const uint64_t end = offset + bytes.size();
+    for (const index::Extent& extent : known->extents.overlapping(offset, end)) {
+      replaced += std::min(extent.end(), end) - std::max(extent.offset, offset);
+    }
+    too_large = known->extents.bytes() - replaced + bytes.size() > core.options.blob_threshold;
+    if (known->names != nullptr) name_bytes = known->names->name.size();
+  }
+  if (!blob && too_large) {
+    VALFS_TRY(rooms_->blobs.move_to_blob(inode, now));
+    blob = true;
+  }
+  if (blob) {
+    const auto written = rooms_->blobs.write(inode, offset, bytes, now);
+    core.truncations.close(inode);
+    return written;
+  }
+  {
+    VALFS_ASSIGN(auto transaction,
+                 begin(Transaction::Size::of(1, name_bytes + log::kMaxName / 8, bytes.size())));
+    transaction.write(inode, offset, bytes);
+    transaction.commit(now);
+  }
+  core.truncations.close(inode);
+  return fold_if_scattered(inode);
+}
+
+// A value of many overlaying extents becomes one again, once they hold as much as the value: so the
+// bytes written stay within a constant of the bytes asked for.
+Status Store::fold_if_scattered(log::ObjectId inode) {
+  Core& core = rooms_->core;
+  uint64_t size = 0;
+  {
+    const std::shared_lock lock(core.state);
+    const index::Inode* known = core.index.find(inode);
+    if (known == nullptr || known->extents.all().size() <= core.options.fold_extents) return {};
+    size = known->attributes.size;
+    const bool sparse = known->extents.bytes() < size / 2;
+    if (sparse || size > log::kMaxPayload || known->overlay_bytes < size) return {};
+  }
+  std::vector<std::byte> bytes(size);
+  const auto read = rooms_->values.read_uncached(inode, 0, bytes);
+  // A damaged piece stays where it is; the write itself has succeeded.
+  if (!read) return {};
+  auto transaction = Transaction::begin(core, Transaction::Size::of(2, log::kMaxName, size));
+  if (!transaction) return {};
+  const index::Inode* known = transaction->index().find(inode);
+  if (known == nullptr || known->attributes.size != size) return {};
+  const index::Attributes attributes = known->attributes;
+  transaction->write(inode, 0, bytes);
+  transaction->put(inode, attributes);  // the times stay what they were
+  transaction->commit(attributes.changed());
+  return {};
+}
+
+Status Store::truncate(log::ObjectId inode, uint64_t size, Time now) {
+  Core& core = rooms_->core;
+  const std::unique_lock value(core.value_lock(inode));
+  bool blob = false;
+  bool shrinks = false;
+  bool empties = false;
+  {
+    const std::shared_lock lock(core.state);
+    const index::Inode* known = core.index.find(inode);
+    if (known == nullptr) return fail(ENOENT, "no object " + std::to_string(inode));
+    blob = known->attributes.blob != 0;
+    shrinks = size < known->attributes.size;
+    empties = size == 0 && shrinks;
+  }
+  if (empties) core.truncations.open(inode, core.now());
+  if (blob) return rooms_->blobs.truncate(inode, size, now);
+  VALFS_ASSIGN(auto transaction,
+               begin(Transaction::Size::of(1, 0, 0),
+                     shrinks ? log::LogWriter::Purpose::kReserve
+                             : log::LogWriter::Purpose::kOrdinary));
+  transaction.truncate(inode, size);
+  transaction.commit(now);
+  return {};
+}
+
+Status Store::punch(log::ObjectId inode, uint64_t offset, uint64_t length, Time now) {
+  Core& core = rooms_->core;
+  const std::unique_lock value(core.value_lock(inode));
+  bool blob = false;
+  {
+    const std::shared_lock lock(core.state);
+    const index::Inode* known = core.index.find(inode);
+    if (known == nullptr) return fail(ENOENT, "no object " + std::to_string(inode));
+    blob = known->attributes.blob != 0;
+  }
+  if (blob) return rooms_->blobs.punch(inode, offset, length, now);
+  VALFS_ASSIGN(auto transaction, begin(Transaction::Size::of(1, 0, 0),
+                                       log::LogWriter::Purpose::kReserve));
+  transaction.zero(inode, offset, length);
+  transaction.commit(now);
+  return {};
+}
+
+void Store::hold(const index::Inode& inode) {
+  const_cast<index::Inode&>(inode).holds.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Store::release(log::ObjectId inode, uint64_t count) {
+  Core& core = rooms_->core;
+  {
+    const std::shared_lock lock(core.state);
+    index::Inode* known = core.index.find(inode);
+    if (known == nullptr) return;
+    const uint64_t before = known->holds.fetch_sub(count, std::memory_order_acq_rel);
+    if (before != count || known->attributes.links > 0) return;
+  }
+  auto transaction = Transaction::begin(core, Transaction::Size::of(2, 0, 0),
+                                        log::LogWriter::Purpose::kReserve);
+  // On failure the next mount removes it.
+  if (!transaction) return;
+  const index::Inode* known = transaction->index().find(inode);
+  if (known == nullptr || known->attributes.links > 0 || known->holds.load() > 0) return;
+  const log::ObjectId blob = known->attributes.blob;
+  transaction->remove(inode);
+  if (blob != 0) transaction->remove(blob);
+  transaction->commit({});
+  if (blob != 0) rooms_->blobs.remove_later(blob, inode);
+}
+
+void Store::blob_removed(log::ObjectId blob, log::ObjectId inode) {
+  rooms_->blobs.remove_later(blob, inode);
+}
+
+void Store::sync(log::ObjectId inode, std::function<void(const Status&)> done) {
+  Core& core = rooms_->core;
+  const Status flushed = inode == 0 ? rooms_->upkeep.flush_blobs(true) : flush(inode);
+  if (!flushed) return done(flushed);
+  core.writer->sync(std::move(done));
+}
+
+Status Store::flush(log::ObjectId inode) {
+  const std::unique_lock value(rooms_->core.value_lock(inode));
+  auto flushed = rooms_->blobs.flush(inode);
+  if (!flushed && flushed.error().code == ENOENT) return {};
+  return flushed;
+}
+
+Status Store::sync(log::ObjectId inode) {
+  struct Outcome {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::optional<Status> status;
+  };
+  const auto outcome = std::make_shared<Outcome>();
+  sync(inode, [outcome](const Status& status) {
+    const std::lock_guard lock(outcome->mutex);
+    outcome->status = status;
+    outcome->changed.notify_all();
+  });
+  std::unique_lock lock(outcome->mutex);
+  rooms_->storage->wait(lock, outcome->changed, [&] { return outcome->status.has_value(); });
+  return *outcome->status;
+}
+
+Result<GcProgress> Store::gc() { return rooms_->upkeep.collect(); }
+GcProgress Store::gc_progress() const { return rooms_->upkeep.progress(); }
+Status Store::checkpoint() { return rooms_->checkpointer.run(); }
+void Store::drop_caches() { rooms_->core.cache.clear(); }
+void Store::tick() { rooms_->upkeep.tick(); }
+Result<bool> Store::clean_step() { return rooms_->upkeep.clean_one(false); }
+
+std::vector<std::string> Store::recovery_warnings() const { return rooms_->recovered.warnings; }
+
+StoreStats Store::stats() const {
+  const Core& core = rooms_->core;
+  StoreStats stats;
+  {
+    const std::shared_lock lock(core.state);
+    stats.inodes = core.index.inode_count();
+    stats.names = core.index.name_count();
+    stats.live_bytes = core.index.live().total();
+  }
+  stats.volume = core.superblock.volume.text();
+  stats.epoch = core.superblock.epoch;
+  stats.io = core.storage.description();
+  const auto usage = core.files.usage();
+  stats.log_files = usage.files;
+  stats.dead_bytes = usage.used > stats.live_bytes ? usage.used - stats.live_bytes : 0;
+  stats.spare_bytes = usage.spare;
+  stats.log_bytes = usage.bytes;
+  stats.blob_bytes = core.blob_bytes;
+  stats.checkpoint_bytes = core.checkpoint_bytes;
+  stats.available_bytes = core.available_bytes();
+  stats.capacity_bytes = core.used_bytes() + stats.available_bytes;
+  stats.groups_sent = core.writer->groups_sent();
+  stats.appended_group = core.writer->appended();
+  stats.durable_group = core.writer->durable();
+  stats.undurable_ms = age_ms(core, core.writer->undurable_since());
+  stats.undurable_blob_ms = age_ms(core, rooms_->blobs.undurable_since());
+  stats.checkpoint_covers = rooms_->checkpointer.covers();
+  stats.cache = core.cache.stats();
+  stats.cleaned_files = rooms_->cleaner.files_freed();
+  stats.copied_bytes = rooms_->cleaner.bytes_copied();
+  if (const auto failure = core.writer->failure()) stats.failure = failure->what;
+  const recovery::Recovered& recovered = rooms_->recovered;
+  stats.used_checkpoint = recovered.used_checkpoint;
+  stats.replayed_groups = recovered.groups;
+  stats.replayed_records = recovered.records;
+  stats.drained_groups = recovered.drained;
+  stats.dropped_groups = recovered.dropped_groups;
+  stats.damaged_groups = recovered.damaged_groups;
+  stats.damaged_values = recovered.damaged_values;
+  return stats;
+}
+
+}  // namespace valfs

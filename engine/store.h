@@ -1,0 +1,149 @@
+// The store: values under inode ids, names that lead to them, one atomic history.
+//
+// Opening a data directory gives the one Store that owns it. All methods may be called from any
+// thread. Errors are errnos with a sentence (engine/base/status.h); after a failed write of the log
+// every change and every sync answers that error until the store is closed (P8).
+//
+// Durability: what has returned survives kill -9 of the process; what was appended before a
+// successful sync() survives power loss, as does, without any sync, what is older than
+// StoreOptions::commit. After a crash the state is that of a prefix of the history.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/base/status.h"
+#include "engine/index/attributes.h"
+#include "engine/index/index.h"
+#include "engine/options.h"
+#include "engine/transaction.h"
+
+namespace valfs {
+
+// Numbers about the volume, all of one moment.
+struct StoreStats {
+  std::string volume;      // id, 32 hex digits
+  uint32_t epoch = 0;      // count of mounts
+  std::string io;          // how storage does I/O
+  uint64_t inodes = 0;
+  uint64_t names = 0;
+  uint64_t log_files = 0;
+  uint64_t live_bytes = 0;        // current records with their headers
+  uint64_t dead_bytes = 0;        // every other byte of active and sealed log files
+  uint64_t spare_bytes = 0;       // prepared log files
+  uint64_t log_bytes = 0;         // what log files take on the disk, spares included
+  uint64_t blob_bytes = 0;
+  uint64_t checkpoint_bytes = 0;
+  uint64_t capacity_bytes = 0;    // the cap, or what the volume takes and could still take
+  uint64_t available_bytes = 0;
+  uint64_t groups_sent = 0;
+  uint64_t appended_group = 0;
+  uint64_t durable_group = 0;
+  double undurable_ms = 0;        // age of the oldest change that is not durable
+  double undurable_blob_ms = 0;   // the same for bytes of large values
+  uint64_t checkpoint_covers = 0;  // groups that the next mount need not read
+  cache::CacheStats cache;
+  uint64_t cleaned_files = 0;     // freed by the cleaner since the mount
+  uint64_t copied_bytes = 0;      // by the cleaner since the mount
+  std::string failure;            // why the log takes no more changes; empty: it does
+  // What recovery did at this mount.
+  bool used_checkpoint = false;
+  uint64_t replayed_groups = 0;
+  uint64_t replayed_records = 0;
+  uint64_t drained_groups = 0;
+  uint64_t dropped_groups = 0;
+  uint64_t damaged_groups = 0;
+  uint64_t damaged_values = 0;
+};
+
+// What garbage collection has done so far.
+struct GcProgress {
+  uint64_t files_total = 0;      // to be cleaned
+  uint64_t files_done = 0;
+  uint64_t bytes_copied = 0;
+  uint64_t bytes_reclaimed = 0;  // on the disk
+  uint64_t files_freed = 0;
+  bool running = false;
+};
+
+class Store {
+ public:
+  // Takes the data directory that `storage` stands for. EBUSY: another process has it (the text
+  // names it). ENOENT: no volume there, and options.create is off. ENOTEMPTY: the directory holds
+  // something, but no volume. EINVAL: damaged or foreign superblock. ENODATA: a log file is missing.
+  static Result<std::unique_ptr<Store>> open(std::unique_ptr<storage::Storage> storage,
+                                             const StoreOptions& options);
+  // As if the process had been killed: nothing is committed. close() first is the polite way.
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  // Makes everything durable, writes a checkpoint, notes a clean end. The store takes no more
+  // changes. What could not be made durable is reported.
+  Status close();
+
+  // --- reading ---
+
+  // Calls `use` with the index locked for reading; must be quick and must not call the store.
+  void read_index(const std::function<void(const index::Index&)>& use) const;
+  // Bytes of the value from `offset` on, as many as there are up to into.size(). EIO: damaged.
+  Result<size_t> read(log::ObjectId inode, uint64_t offset, std::span<std::byte> into);
+  // Bytes that the value takes on the disk.
+  uint64_t stored_bytes(log::ObjectId inode);
+
+  // --- changing ---
+
+  // A batch of changes to names and attributes; see transaction.h. ENOSPC unless `purpose` may use
+  // the reserve (whatever frees space may).
+  Result<Transaction> begin(const Transaction::Size& size,
+                            log::LogWriter::Purpose purpose = log::LogWriter::Purpose::kOrdinary);
+  // Writes into a value; it grows as needed. All or nothing.
+  Status write(log::ObjectId inode, uint64_t offset, std::span<const std::byte> bytes, Time now);
+  // Sets the size of a value.
+  Status truncate(log::ObjectId inode, uint64_t size, Time now);
+  // Makes a hole.
+  Status punch(log::ObjectId inode, uint64_t offset, uint64_t length, Time now);
+
+  // Holds keep an inode without names alive (the kernel's lookups); the last release removes it.
+  // hold() may be called inside read_index(). They do not outlive the store.
+  static void hold(const index::Inode& inode);
+  void release(log::ObjectId inode, uint64_t count);
+  // Call after a transaction that took the last name of an inode whose value was in bin/.
+  void blob_removed(log::ObjectId blob, log::ObjectId inode);
+
+  // --- durability and upkeep ---
+
+  // Calls `done` once everything that returned before is durable: log, and the bytes of `inode` if
+  // they lie in bin/ (0: of every inode). `done` may run on another thread, or before this returns.
+  void sync(log::ObjectId inode, std::function<void(const Status&)> done);
+  Status sync(log::ObjectId inode = 0);
+  // Makes the bytes of a value in bin/ durable, not the log. Others: nothing to do.
+  Status flush(log::ObjectId inode);
+
+  // Cleans until little is dead. Slow; the progress may be watched from other threads. Waits for
+  // another that is running.
+  Result<GcProgress> gc();
+  GcProgress gc_progress() const;
+  Status checkpoint();
+  void drop_caches();
+  StoreStats stats() const;
+  std::vector<std::string> recovery_warnings() const;
+
+  // One round of upkeep (commit if due, spares, checkpoint, cleaning), for stores without threads.
+  void tick();
+  // One step of cleaning: at most one log file. True if there was something to do.
+  Result<bool> clean_step();
+
+ private:
+  struct Rooms;
+  explicit Store(std::unique_ptr<Rooms> rooms);
+  Status fold_if_scattered(log::ObjectId inode);
+
+  std::unique_ptr<Rooms> rooms_;
+};
+
+}  // namespace valfs

@@ -1,0 +1,211 @@
+// How a store begins and ends.
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <random>
+
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/rooms.h"
+
+namespace valfs {
+namespace {
+
+using log::Superblock;
+
+// What may lie in a data directory before there is a volume in it.
+bool is_our_own(const std::string& name) {
+  return name == "lock" || name == "staging" || name.rfind("super", 0) == 0 ||
+         name.rfind("valfs.log", 0) == 0 || name == "lost+found" || name == "wal" ||
+         name == "bin" || name == "gc" || name == "checkpoint";
+}
+
+Status make_rooms(storage::Storage& storage) {
+  for (const char* name : {"wal", "bin", "gc", "checkpoint"}) {
+    VALFS_TRY(storage.make_directory(name));
+  }
+  return storage.sync_directory("");
+}
+
+Result<Superblock> create_volume(storage::Storage& storage) {
+  VALFS_ASSIGN(const auto names, storage.list(""));
+  for (const std::string& name : names) {
+    if (!is_our_own(name)) {
+      return fail(ENOTEMPTY, "not a valfs data directory, and not empty (it holds " + name + ")");
+    }
+  }
+  // The rooms first: whoever finds a superblock finds them too.
+  VALFS_TRY(make_rooms(storage));
+  Superblock superblock;
+  std::random_device random;
+  for (uint8_t& byte : superblock.volume.bytes) byte = static_cast<uint8_t>(random());
+  VALFS_TRY(log::create_superblock(storage, superblock));
+  return superblock;
+}
+
+Result<Superblock> find_volume(storage::Storage& storage, bool create) {
+  auto superblock = log::read_superblock(storage);
+  if (superblock || superblock.error().code != ENOENT) return superblock;
+  if (!create) return fail(ENOENT, "there is no valfs volume in this directory");
+  return create_volume(storage);
+}
+
+Time wall_clock() {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  return {now.tv_sec, static_cast<uint32_t>(now.tv_nsec)};
+}
+
+// Durable before this mount writes anything else: the new epoch, and where the old log ends.
+Status raise_epoch(Core& core, recovery::Recovered& recovered) {
+  // What recovery has read may only be in the page cache, if just the daemon was killed.
+  for (const log::LogFileRef& file : core.files.all()) {
+    if (file->last_group > recovered.checkpoint_covers) VALFS_TRY(file->file->sync());
+  }
+  if (recovered.cuts.size() > Superblock::kMaxCuts) {
+    VALFS_TRY(core.files.trim_sealed());
+    recovered.cuts.clear();
+  }
+  const std::lock_guard lock(core.superblock_mutex);
+  Superblock& superblock = core.superblock;
+  superblock.epoch++;
+  superblock.clean = 0;
+  superblock.set_boot_id(core.storage.boot_id());
+  superblock.durable_group = recovered.start.next_group - 1;
+  superblock.next_record = recovered.start.next_record;
+  superblock.next_object = recovered.start.next_object;
+  superblock.next_file = recovered.next_file;
+  superblock.cut_count = static_cast<uint32_t>(recovered.cuts.size());
+  std::copy(recovered.cuts.begin(), recovered.cuts.end(), superblock.cuts.begin());
+  return log::write_superblock(core.storage, superblock);
+}
+
+Status remove_unused(storage::Storage& storage, const recovery::Recovered& recovered) {
+  for (const log::FileId id : recovered.unused) {
+    const std::string path = log::log_file_path(id);
+    VALFS_TRY(storage.remove(path));
+    VALFS_TRY(storage.sync_directory(path.substr(0, path.rfind('/'))));
+  }
+  return {};
+}
+
+Status start_log(Core& core, const recovery::Recovered& recovered) {
+  const StoreOptions& options = core.options;
+  const uint64_t bytes = log::Staging::bytes_needed(options.slots, options.slot_size);
+  VALFS_ASSIGN(auto memory,
+               core.storage.make_staging(recovery::staging_name(core.superblock.volume), bytes));
+  core.staging = std::make_unique<log::Staging>(std::move(memory), core.superblock.volume,
+                                                core.superblock.epoch, options.slots,
+                                                options.slot_size);
+  core.files.begin(core.superblock.epoch, recovered.next_file,
+                   {0, [&core] { return core.available_bytes(); }});
+  core.writer = std::make_unique<log::LogWriter>(core.storage, core.files, *core.staging,
+                                                 recovered.start, core.clock);
+  return {};
+}
+
+// The root of a new volume, and whatever recovery found that nobody can use any more.
+Status tidy_index(Core& core, std::vector<std::string>& warnings) {
+  const auto incomplete = core.index.drop_incomplete();
+  if (!incomplete.empty()) {
+    warnings.push_back(std::to_string(incomplete.size()) +
+                       " inodes have lost their attributes and were left out");
+  }
+  std::vector<std::pair<log::ObjectId, log::ObjectId>> dead;
+  core.index.for_each_inode([&](const index::Inode& inode) {
+    if (!inode.sums && inode.id != index::kRoot && inode.attributes.links == 0) {
+      dead.emplace_back(inode.id, inode.attributes.blob);
+    }
+  });
+  for (const auto& [inode, blob] : dead) {
+    VALFS_ASSIGN(auto transaction, Transaction::begin(core, Transaction::Size::of(2, 0, 0),
+                                                      log::LogWriter::Purpose::kReserve));
+    transaction.remove(inode);
+    if (blob != 0) transaction.remove(blob);
+    transaction.commit({});
+  }
+  const index::Inode* root = core.index.find(index::kRoot);
+  if (root != nullptr && root->base) return {};
+  index::Attributes attributes;
+  attributes.mode = 0040755;
+  attributes.links = 2;
+  attributes.uid = core.options.root_uid;
+  attributes.gid = core.options.root_gid;
+  const Time now = wall_clock();
+  attributes.set_accessed(now);
+  attributes.touch(now);
+  attributes.set_born(now);
+  VALFS_ASSIGN(auto transaction, Transaction::begin(core, Transaction::Size::of(1, 0, 0)));
+  transaction.put(index::kRoot, attributes);
+  transaction.commit(now);
+  return core.writer->sync();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<storage::Storage> storage,
+                                           const StoreOptions& options) {
+  VALFS_ASSIGN(auto lock, storage->lock());
+  VALFS_ASSIGN(const Superblock superblock, find_volume(*storage, options.create));
+  VALFS_TRY(make_rooms(*storage));
+  auto rooms =
+      std::make_unique<Rooms>(std::move(storage), std::move(lock), options, superblock.volume);
+  Core& core = rooms->core;
+  core.superblock = superblock;
+  VALFS_ASSIGN(rooms->recovered,
+               recovery::recover(core.storage, superblock, core.files, core.index));
+  recovery::Recovered& recovered = rooms->recovered;
+  VALFS_TRY(raise_epoch(core, recovered));
+  VALFS_TRY(remove_unused(core.storage, recovered));
+  core.retired = recovered.retired;
+  core.checkpoint_bytes = checkpoint::checkpoint_bytes(core.storage);
+  VALFS_TRY(start_log(core, recovered));
+  rooms->checkpointer.set_covers(recovered.checkpoint_covers);
+  rooms->upkeep.adapt_file_size();
+  // The log may have used its last room; what frees some must still be possible.
+  if (auto prepared = core.files.prepare(1); !prepared) {
+    if (prepared.error().code != ENOSPC) return tl::unexpected(prepared.error());
+    return fail(ENOSPC, "no room for a log file in the data directory: " + prepared.error().what);
+  }
+  VALFS_TRY(tidy_index(core, recovered.warnings));
+  VALFS_TRY(rooms->blobs.start(recovered, recovered.warnings));
+  if (options.background) rooms->upkeep.start();
+  return std::unique_ptr<Store>(new Store(std::move(rooms)));
+}
+
+Status Store::close() {
+  Rooms& rooms = *rooms_;
+  if (rooms.closed) return {};
+  rooms.closed = true;
+  rooms.upkeep.stop();
+  Core& core = rooms.core;
+  VALFS_TRY(rooms.upkeep.flush_blobs(true));
+  for (const log::ObjectId inode : rooms.blobs.unfinished()) {
+    // Chunks that cannot be summed now stay unchecked until the next mount has tried.
+    if (auto summed = rooms.blobs.sum_anew(inode); !summed) {
+      spdlog::warn("large value {}: {}", inode, summed.error().what);
+    }
+  }
+  {
+    const std::unique_lock state(core.state);
+    core.writer->rotate();
+  }
+  if (core.writer->appended() > rooms.checkpointer.covers()) {
+    // Without a checkpoint (the disk may be full) the next mount reads the log: slower, not wrong.
+    if (auto taken = rooms.checkpointer.run(); !taken) {
+      spdlog::warn("no checkpoint at unmount: {}", taken.error().what);
+    }
+  }
+  VALFS_TRY(core.writer->sync());
+  core.run_deferred();
+  VALFS_TRY(core.files.remove_spares());
+  const std::lock_guard lock(core.superblock_mutex);
+  core.superblock.clean = 1;
+  core.superblock.durable_group = core.writer->durable();
+  core.superblock.next_record = core.writer->next_record();
+  core.superblock.next_object = core.writer->next_object();
+  core.superblock.next_file = core.files.next_file();
+  VALFS_TRY(log::write_superblock(core.storage, core.superblock));
+  return core.storage.remove_staging(recovery::staging_name(core.superblock.volume));
+}
+
+}  // namespace valfs

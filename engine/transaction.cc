@@ -1,0 +1,170 @@
+#include "engine/transaction.h"
+
+#include <algorithm>
+
+#include "engine/value/chunk.h"
+
+namespace valfs {
+
+using log::Record;
+using log::RecordType;
+
+Transaction::Size Transaction::Size::of(size_t records, uint64_t name_bytes,
+                                        uint64_t payload_bytes) {
+  // Header, attributes, CRC list and padding of each record.
+  constexpr uint64_t kFixed = sizeof(log::RecordHeader) + sizeof(index::Attributes) + 24;
+  return {records * kFixed + name_bytes + payload_bytes +
+              (payload_bytes / log::kPayloadChunk + records) * sizeof(uint32_t),
+          records};
+}
+
+Result<Transaction> Transaction::begin(Core& core, const Size& size,
+                                       log::LogWriter::Purpose purpose) {
+  for (;;) {
+    std::unique_lock lock(core.state);
+    if (core.writer->reserve_room(size.bytes, size.records, purpose)) {
+      return Transaction(core, std::move(lock));
+    }
+    lock.unlock();
+    VALFS_TRY(core.writer->wait_for_room(size.bytes, size.records, purpose));
+  }
+}
+
+Transaction::~Transaction() {
+  if (lock_.owns_lock()) core_->writer->release_room();
+}
+
+Record& Transaction::new_record(RecordType type, log::ObjectId id) {
+  Record& record = records_.emplace_back();
+  record.type = type;
+  record.id = id;
+  quiet_.push_back(false);
+  return record;
+}
+
+std::span<const std::byte> Transaction::keep(std::span<const std::byte> bytes) {
+  return kept_.emplace_back(bytes.begin(), bytes.end());
+}
+
+void Transaction::put(log::ObjectId inode, const index::Attributes& attributes) {
+  new_record(RecordType::kInode, inode).body = keep(log::bytes_of(attributes));
+}
+
+void Transaction::add_name(log::ObjectId parent, std::string_view name, log::ObjectId inode) {
+  Record& record = new_record(RecordType::kName, new_object());
+  record.a = inode;
+  record.b = parent;
+  record.name = name;
+}
+
+void Transaction::remove_name(const index::Name& name) {
+  Record& record = new_record(RecordType::kUnname, name.cookie);
+  record.a = name.inode;
+  record.b = name.parent;
+}
+
+void Transaction::remove(log::ObjectId inode) { new_record(RecordType::kRemove, inode); }
+
+void Transaction::write(log::ObjectId inode, uint64_t offset, std::span<const std::byte> bytes) {
+  Record& record = new_record(RecordType::kExtent, inode);
+  record.a = offset;
+  record.payload = bytes;
+  // Parent and name let salvage give the value its place even if nothing else is left.
+  const index::Inode* known = core_->index.find(inode);
+  if (known != nullptr && known->names != nullptr) {
+    record.b = known->names->parent;
+    record.name = known->names->name;
+  }
+}
+
+void Transaction::truncate(log::ObjectId inode, uint64_t size) {
+  new_record(RecordType::kTruncate, inode).a = size;
+}
+
+void Transaction::truncate_quietly(log::ObjectId inode, uint64_t size) {
+  truncate(inode, size);
+  quiet_.back() = true;
+}
+
+void Transaction::zero(log::ObjectId inode, uint64_t offset, uint64_t length) {
+  Record& record = new_record(RecordType::kZero, inode);
+  record.a = offset;
+  record.b = length;
+}
+
+void Transaction::write_sums(log::ObjectId blob, uint64_t offset,
+                             std::span<const std::byte> bytes) {
+  Record& record = new_record(RecordType::kExtent, blob);
+  record.flags = log::kSums;
+  record.a = offset;
+  record.payload = bytes;
+}
+
+void Transaction::blob_written(log::ObjectId inode, uint64_t offset, uint64_t length) {
+  Record& record = new_record(RecordType::kBlobWrite, inode);
+  record.a = offset;
+  record.b = length;
+}
+
+void Transaction::blob_synced(log::ObjectId inode, uint64_t size) {
+  new_record(RecordType::kBlobSync, inode).a = size;
+}
+
+void Transaction::retired(const std::vector<log::Retired::Interval>& intervals) {
+  new_record(RecordType::kRetired, 0).body = keep(std::as_bytes(std::span(intervals)));
+}
+
+void Transaction::add(const Record& record) {
+  records_.push_back(record);
+  quiet_.push_back(true);  // it has its time
+}
+
+void Transaction::forget_cached(const Record& record) {
+  if (record.type == RecordType::kExtent && (record.flags & log::kCopy) == 0 &&
+      !record.payload.empty()) {
+    core_->cache.erase_chunks(record.id, record.a / kValueChunk,
+                              (record.a + record.payload.size() - 1) / kValueChunk);
+    return;
+  }
+  // Whatever drops bytes may drop any of them; what a value can have cached is bounded.
+  const bool drops = record.type == RecordType::kTruncate || record.type == RecordType::kZero ||
+                     record.type == RecordType::kRemove;
+  if (!drops) return;
+  const index::Inode* inode = core_->index.find(record.id);
+  if (inode == nullptr) return;
+  for (const index::Extent& extent : inode->extents.all()) {
+    core_->cache.erase_chunks(record.id, extent.offset / kValueChunk,
+                              (extent.end() - 1) / kValueChunk);
+  }
+  // The chunk in which the value ends may be cached with its old length.
+  const uint64_t last = inode->attributes.size / kValueChunk;
+  core_->cache.erase_chunks(record.id, last, last);
+}
+
+uint64_t Transaction::bytes() const {
+  uint64_t sum = 0;
+  for (const Record& record : records_) sum += record.total_length();
+  return sum;
+}
+
+std::vector<index::Placed> Transaction::commit(Time now) {
+  for (size_t i = 0; i < records_.size(); i++) {
+    if (!quiet_[i]) records_[i].time = now;
+    forget_cached(records_[i]);
+  }
+  auto placed = core_->writer->append(records_);
+  for (size_t i = 0; i < records_.size(); i++) {
+    core_->index.apply(records_[i], placed[i], index::Index::Mode::kLogOrder);
+  }
+  for (const log::ObjectId id : holds_) {
+    if (index::Inode* inode = core_->index.find(id)) inode->holds.fetch_add(1);
+  }
+  records_.clear();
+  quiet_.clear();
+  holds_.clear();
+  lock_.unlock();
+  if (core_->committer_asleep.load(std::memory_order_relaxed)) core_->on_append();
+  return placed;
+}
+
+}  // namespace valfs

@@ -1,0 +1,302 @@
+#include "engine/upkeep.h"
+
+#include <pthread.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+namespace valfs {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr uint64_t kSmallestLogFile = 16 * kMiB;
+constexpr milliseconds kUpkeepEvery{100};
+constexpr milliseconds kPoll{2};
+constexpr std::chrono::seconds kAttestAfter{1};
+// Cleaning begins once dead bytes pass this share of the live ones, and a log file's worth.
+constexpr uint64_t kDeadPercent = 20;
+
+}  // namespace
+
+void Upkeep::start() {
+  core_.on_append = [this] {
+    const std::lock_guard lock(mutex_);
+    core_.committer_asleep = false;
+    wake_committer_.notify_one();
+  };
+  committer_ = std::thread([this] { run_committer(); });
+  upkeep_ = std::thread([this] { run_upkeep(); });
+}
+
+void Upkeep::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_committer_.notify_all();
+  wake_upkeep_.notify_all();
+  if (committer_.joinable()) committer_.join();
+  if (upkeep_.joinable()) upkeep_.join();
+}
+
+// Promises P4 and P5: what is older than `commit` is durable, and until shortly before that a moment
+// is awaited at which no value is between its truncation and its next write.
+void Upkeep::commit_if_due() {
+  const auto since = core_.writer->undurable_since();
+  if (!since) return;
+  const auto commit = core_.options.commit;
+  // Leave time for a gap to close, and for the write itself.
+  const auto early = commit - std::min(commit / 2, milliseconds(50));
+  const auto late = commit - std::min(commit / 4, milliseconds(15));
+  const auto age = core_.now() - *since;
+  if (age < early) return;
+  if (age >= late) return core_.writer->push();
+  core_.truncations.run_outside(core_.now(), [this] { core_.writer->push(); });
+}
+
+void Upkeep::run_committer() {
+  pthread_setname_np(pthread_self(), "valfs-commit");
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    const auto since = core_.writer->undurable_since();
+    if (!since) {
+      core_.committer_asleep = true;
+      // Whoever appends from here on wakes us; what was appended just before is seen below.
+      if (core_.writer->undurable_since()) continue;
+      wake_committer_.wait(lock,
+                           [this] { return stopping_ || !core_.committer_asleep.load(); });
+      continue;
+    }
+    lock.unlock();
+    commit_if_due();
+    lock.lock();
+    const auto commit = core_.options.commit;
+    const auto due = *since + commit - std::min(commit / 2, milliseconds(50));
+    const auto next = std::max(due, core_.now() + kPoll);
+    wake_committer_.wait_until(lock, next, [this] { return stopping_; });
+  }
+}
+
+void Upkeep::run_upkeep() {
+  pthread_setname_np(pthread_self(), "valfs-upkeep");
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    lock.unlock();
+    tick();
+    lock.lock();
+    wake_upkeep_.wait_for(lock, kUpkeepEvery, [this] { return stopping_; });
+  }
+}
+
+void Upkeep::report(const char* what, const Status& status) {
+  if (status) return;
+  const std::string text = std::string(what) + ": " + status.error().what;
+  if (text != last_report_) spdlog::warn("{}", text);
+  last_report_ = text;
+}
+
+void Upkeep::tick() {
+  if (core_.writer->failure()) return;
+  if (!core_.options.background) commit_if_due();
+  core_.run_deferred();
+  adapt_file_size();
+  if (const auto prepared = core_.files.prepare(2);
+      !prepared && prepared.error().code != ENOSPC) {
+    report("preparing log files", prepared);
+  }
+  report("flushing large values", flush_blobs(false));
+  const auto group = core_.writer->appended();
+  if (group != seen_group_) {
+    seen_group_ = group;
+    quiet_since_ = core_.now();
+  }
+  if (core_.now() - quiet_since_ >= kAttestAfter) {
+    sum_quiet_blobs();
+    {
+      const std::unique_lock lock(core_.state);
+      core_.writer->attest();
+    }
+    if (core_.writer->attested()) seen_group_ = core_.writer->appended();
+  }
+  checkpoint_if_due();
+  clean_if_due();
+}
+
+void Upkeep::adapt_file_size() {
+  const StoreOptions& options = core_.options;
+  const uint64_t smallest = core_.options.slot_size + 2 * log::kBlock;
+  if (options.log_file_size > 0) {
+    return core_.files.set_file_size(std::max(options.log_file_size, smallest));
+  }
+  uint64_t live;
+  {
+    const std::shared_lock lock(core_.state);
+    live = core_.index.live().total();
+  }
+  uint64_t size = std::clamp(live / 16, kSmallestLogFile, options.max_log_file);
+  uint64_t room = options.capacity;
+  if (const auto space = core_.storage.space()) {
+    room = room == 0 ? space->total : std::min(room, space->total);
+  }
+  // On a small disk the spares must not take it all.
+  if (room > 0) size = std::min(size, room / 16);
+  core_.files.set_file_size(log::round_up(std::max(size, smallest), kMiB));
+}
+
+Status Upkeep::flush_blobs(bool all) {
+  const auto since = blobs_.undurable_since();
+  if (!since || (!all && core_.now() - *since < core_.options.blob_flush)) return {};
+  Status result;
+  for (const log::ObjectId inode : blobs_.unfinished()) {
+    const std::unique_lock lock(core_.value_lock(inode));
+    const auto flushed = blobs_.flush(inode);
+    if (!flushed && flushed.error().code != ENOENT && result) result = flushed;
+  }
+  return result;
+}
+
+void Upkeep::sum_quiet_blobs() {
+  for (const log::ObjectId inode : blobs_.unfinished()) {
+    const std::unique_lock lock(core_.value_lock(inode));
+    const auto summed = blobs_.sum_anew(inode);
+    if (!summed && summed.error().code != ENOENT) report("summing large values", summed);
+  }
+}
+
+void Upkeep::checkpoint_if_due() {
+  const uint64_t behind = checkpointer_.log_bytes_behind();
+  const bool idle = behind > 0 && core_.now() - quiet_since_ >= core_.options.checkpoint_idle &&
+                    core_.writer->appended() > checkpointer_.covers();
+  if (behind < core_.options.checkpoint_after && !idle) return;
+  report("checkpoint", checkpointer_.run());
+}
+
+bool Upkeep::too_much_dead() const {
+  uint64_t live;
+  uint64_t dead;
+  {
+    const std::shared_lock lock(core_.state);
+    live = core_.index.live().total();
+    const uint64_t used = core_.files.usage().used;
+    dead = used > live ? used - live : 0;
+  }
+  const uint64_t allowance = core_.options.log_file_size > 0 ? core_.options.log_file_size
+                                                              : kSmallestLogFile;
+  return dead * 100 > live * kDeadPercent + allowance * 100;
+}
+
+Result<cleaner::Outcome> Upkeep::clean(const log::LogFileRef& file) {
+  const std::lock_guard one_at_a_time(cleaning_);
+  if (core_.files.find(file->id) != file) return cleaner::Outcome{};  // somebody was quicker
+  return cleaner_.clean(file);
+}
+
+Result<bool> Upkeep::clean_one(bool greedy) {
+  const log::LogFileRef file = cleaner_.choose(greedy);
+  if (!file) return false;
+  // A checkpoint that covers what the file held keeps the next mount short. Without one (the disk
+  // may be too full for it) the mount reads the whole log.
+  if (!greedy && core_.files.state_of(*file).last_group > checkpointer_.covers()) {
+    VALFS_TRY(checkpointer_.run());
+  }
+  VALFS_ASSIGN(const auto outcome, clean(file));
+  spdlog::debug("{} cleaned: {} bytes copied, freed: {}", log::log_file_path(file->id),
+                outcome.copied, outcome.freed);
+  return outcome.freed && outcome.reclaimed > outcome.copied;
+}
+
+void Upkeep::clean_if_due() {
+  if (!too_much_dead()) return;
+  const auto cleaned = clean_one(false);
+  if (!cleaned) report("cleaning", tl::unexpected(cleaned.error()));
+}
+
+Result<bool> Upkeep::make_room() { return clean_one(true); }
+
+GcProgress Upkeep::progress() const {
+  const std::lock_guard lock(progress_mutex_);
+  return progress_;
+}
+
+// Large values that have become small go back to the log.
+Status Upkeep::shrink_blobs() {
+  std::vector<log::ObjectId> small;
+  {
+    const std::shared_lock lock(core_.state);
+    core_.index.for_each_inode([&](const index::Inode& inode) {
+      const auto& attributes = inode.attributes;
+      if (attributes.blob != 0 && attributes.size <= core_.options.blob_threshold) {
+        small.push_back(inode.id);
+      }
+    });
+  }
+  for (const log::ObjectId inode : small) {
+    const std::unique_lock lock(core_.value_lock(inode));
+    const auto moved = blobs_.move_to_log(inode, {});
+    if (!moved && moved.error().code != ENOENT && moved.error().code != EIO) return moved;
+  }
+  return {};
+}
+
+Status Upkeep::clean_all(std::vector<log::LogFileRef> files) {
+  for (log::LogFileRef& file : files) {
+    VALFS_ASSIGN(const auto outcome, clean(file));
+    file.reset();  // the disk has its bytes back only when nobody holds the file open
+    const std::lock_guard lock(progress_mutex_);
+    progress_.files_done++;
+    progress_.bytes_copied += outcome.copied;
+    progress_.bytes_reclaimed +=
+        outcome.reclaimed > outcome.copied ? outcome.reclaimed - outcome.copied : 0;
+    if (outcome.freed) progress_.files_freed++;
+  }
+  return {};
+}
+
+Status Upkeep::clean_worthy() {
+  auto files = cleaner_.worth_cleaning();
+  // Where there is no room to spare, what gives most comes first.
+  if (!core_.files.prepare(2)) {
+    std::sort(files.begin(), files.end(), [this](const auto& a, const auto& b) {
+      return cleaner_.dead_in(*a) > cleaner_.dead_in(*b);
+    });
+  }
+  {
+    const std::lock_guard lock(progress_mutex_);
+    progress_.files_total = progress_.files_done + files.size();
+  }
+  return clean_all(std::move(files));
+}
+
+Status Upkeep::collect_all() {
+  VALFS_TRY(shrink_blobs());
+  // A checkpoint first: what it covers may be freed without making the next mount read everything.
+  report("checkpoint before cleaning", checkpointer_.run());
+  VALFS_TRY(clean_worthy());
+  // Now that there is room, the file that was being written to as well.
+  {
+    const std::unique_lock lock(core_.state);
+    core_.writer->rotate();
+  }
+  report("checkpoint before cleaning", checkpointer_.run());
+  VALFS_TRY(clean_worthy());
+  core_.run_deferred();
+  report("checkpoint after cleaning", checkpointer_.run());
+  return {};
+}
+
+Result<GcProgress> Upkeep::collect() {
+  const std::lock_guard one_at_a_time(collecting_);
+  {
+    const std::lock_guard lock(progress_mutex_);
+    progress_ = {};
+    progress_.running = true;
+  }
+  const Status done = collect_all();
+  const std::lock_guard lock(progress_mutex_);
+  progress_.running = false;
+  if (!done) return tl::unexpected(done.error());
+  return progress_;
+}
+
+}  // namespace valfs

@@ -1,0 +1,80 @@
+// What a store does by itself: timed commits, spare log files, flushing large values, checkpoints,
+// cleaning. Two threads, so that slow work never delays a commit; or none, and tick() is called.
+#pragma once
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "engine/blob/blobs.h"
+#include "engine/checkpoint/checkpointer.h"
+#include "engine/cleaner/cleaner.h"
+#include "engine/store.h"
+
+namespace valfs {
+
+class Upkeep {
+ public:
+  Upkeep(Core& core, blob::Blobs& blobs, checkpoint::Checkpointer& checkpointer,
+         cleaner::Cleaner& cleaner)
+      : core_(core), blobs_(blobs), checkpointer_(checkpointer), cleaner_(cleaner) {}
+  ~Upkeep() { stop(); }
+
+  void start();
+  void stop();  // waits for what is under way
+
+  // One round of everything that is due.
+  void commit_if_due();
+  void tick();
+
+  // Makes room on a full disk: cleans the file that gives most. False if none gives anything.
+  Result<bool> make_room();
+  Result<bool> clean_one(bool greedy);
+  Result<GcProgress> collect();
+  GcProgress progress() const;
+  // Sizes new log files by what the volume holds.
+  void adapt_file_size();
+  // Flushes large values; all of them, or those that are due.
+  Status flush_blobs(bool all);
+
+ private:
+  using TimePoint = std::chrono::steady_clock::time_point;
+
+  void run_committer();
+  void run_upkeep();
+  bool too_much_dead() const;
+  void checkpoint_if_due();
+  void clean_if_due();
+  void sum_quiet_blobs();
+  Status shrink_blobs();
+  void report(const char* what, const Status& status);
+  Result<cleaner::Outcome> clean(const log::LogFileRef& file);
+  Status clean_all(std::vector<log::LogFileRef> files);
+  Status clean_worthy();
+  Status collect_all();
+
+  Core& core_;
+  blob::Blobs& blobs_;
+  checkpoint::Checkpointer& checkpointer_;
+  cleaner::Cleaner& cleaner_;
+
+  std::mutex collecting_;  // one collection at a time
+  // One file at a time. Taken by whoever needs room, maybe with a value lock: no value lock is
+  // taken under it.
+  std::mutex cleaning_;
+  mutable std::mutex progress_mutex_;
+  GcProgress progress_;
+
+  std::mutex mutex_;
+  std::condition_variable wake_committer_;
+  std::condition_variable wake_upkeep_;
+  bool stopping_ = false;
+  std::thread committer_;
+  std::thread upkeep_;
+  // Of the upkeep thread.
+  log::GroupSequence seen_group_ = 0;
+  TimePoint quiet_since_{};
+  std::string last_report_;
+};
+
+}  // namespace valfs

@@ -1,0 +1,69 @@
+#include "fs/file_system.h"
+
+#include "fs/parts.h"
+
+namespace valfs::fs {
+namespace {
+
+constexpr unsigned kLargestRequest = 1 << 20;  // bytes of one read or write
+constexpr unsigned kBackgroundRequests = 64;
+
+void want(fuse_conn_info* connection, unsigned capability, bool wanted) {
+  if (wanted && (connection->capable & capability) != 0) {
+    connection->want |= capability;
+  } else {
+    connection->want &= ~capability;
+  }
+}
+
+}  // namespace
+
+// What is asked of the kernel; fs/README.md says why.
+static void on_init(void* user, fuse_conn_info* connection) {
+  want(connection, FUSE_CAP_ASYNC_READ, true);
+  want(connection, FUSE_CAP_ASYNC_DIO, true);
+  want(connection, FUSE_CAP_PARALLEL_DIROPS, true);
+  want(connection, FUSE_CAP_READDIRPLUS, true);
+  want(connection, FUSE_CAP_READDIRPLUS_AUTO, false);  // always, not by guess
+  want(connection, FUSE_CAP_NO_OPEN_SUPPORT, true);
+  want(connection, FUSE_CAP_NO_OPENDIR_SUPPORT, true);
+  want(connection, FUSE_CAP_CACHE_SYMLINKS, true);
+  want(connection, FUSE_CAP_ATOMIC_O_TRUNC, false);  // without OPEN the truncation would be lost
+  want(connection, FUSE_CAP_WRITEBACK_CACHE, false);  // P1
+  want(connection, FUSE_CAP_AUTO_INVAL_DATA, false);  // nobody else changes anything
+  want(connection, FUSE_CAP_HANDLE_KILLPRIV, false);  // the kernel clears suid and sgid
+  want(connection, FUSE_CAP_FLOCK_LOCKS, false);      // locks stay in the kernel
+  want(connection, FUSE_CAP_POSIX_LOCKS, false);
+  want(connection, FUSE_CAP_SPLICE_READ, false);
+  want(connection, FUSE_CAP_SPLICE_WRITE, false);
+  want(connection, FUSE_CAP_SPLICE_MOVE, false);
+  connection->max_write = kLargestRequest;
+  connection->max_readahead = kLargestRequest;
+  connection->max_background = kBackgroundRequests;
+  connection->time_gran = 1;  // nanosecond
+  static_cast<FileSystem*>(user)->ready();
+}
+
+FileSystem::FileSystem(Store& store, FileSystemOptions options, std::function<void()> on_ready)
+    : parts_(std::make_unique<Parts>(store, std::move(options), std::move(on_ready))) {}
+
+FileSystem::~FileSystem() = default;
+
+void FileSystem::set_session(fuse_session* session) { parts_->session = session; }
+
+void FileSystem::ready() { parts_->on_ready(); }
+
+const fuse_lowlevel_ops& FileSystem::operations() {
+  static const fuse_lowlevel_ops table = [] {
+    fuse_lowlevel_ops operations{};
+    operations.init = on_init;
+    Operations::add_names(operations);
+    Operations::add_attributes(operations);
+    Operations::add_content(operations);
+    Operations::add_directories(operations);
+    return operations;
+  }();
+  return table;
+}
+
+}  // namespace valfs::fs

@@ -1,0 +1,42 @@
+// The filesystem that a mount serves: libfuse's operations over a Store.
+#pragma once
+
+#include <fuse_lowlevel.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "engine/store.h"
+
+namespace valfs::fs {
+
+struct FileSystemOptions {
+  bool check_permissions = true;  // the kernel checks modes (default_permissions)
+  std::string data_directory;     // for `config` and messages
+  std::string mountpoint;
+  std::string mount_options;      // as given, for `config`
+};
+
+class FileSystem {
+ public:
+  // `on_ready` is called once, when the kernel has been answered and the mount serves.
+  FileSystem(Store& store, FileSystemOptions options, std::function<void()> on_ready);
+  ~FileSystem();
+
+  // To be given to fuse_session_new with `this` as user data.
+  static const fuse_lowlevel_ops& operations();
+
+  void ready();  // called by INIT
+
+  // For notifications (fuse_lowlevel_notify_*); set before the session loop starts.
+  void set_session(fuse_session* session);
+
+ private:
+  friend struct Operations;
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace valfs::fs

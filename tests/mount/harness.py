@@ -1,0 +1,195 @@
+"""A volume of its own for each test: made on the disk, mounted, and gone afterwards, whatever happens.
+
+A mount that hangs is aborted through /sys/fs/fuse/connections, which fails the test instead of the
+machine. Nothing here sleeps to wait for valfs: its commands return when they are done.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+VALFS = os.environ.get("VALFS") or os.path.join(
+    os.path.dirname(__file__), "../../build/release/fs/valfs")
+PATIENCE = 240  # seconds that one test may take
+
+
+def run(*command, check=True, timeout=PATIENCE, **options):
+    result = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, timeout=timeout, **options)
+    if check and result.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, command))} exited {result.returncode}:\n"
+                             f"{result.stdout}{result.stderr}")
+    return result
+
+
+def shell(script, cwd, check=True, timeout=PATIENCE):
+    return run("bash", "-ec", script, cwd=cwd, check=check, timeout=timeout)
+
+
+def why_not():
+    """The reason why mounts cannot be tested here, or None."""
+    if not os.path.exists("/dev/fuse"):
+        return "there is no /dev/fuse"
+    if os.geteuid() != 0:
+        return "needs root"
+    return None
+
+
+class MountTest(unittest.TestCase):
+    """Gives self.data and self.mnt, mounted with self.OPTIONS."""
+
+    OPTIONS = ()
+    MOUNT = True
+
+    def setUp(self):
+        reason = why_not()
+        if reason:
+            self.skipTest(reason)
+        self.root = tempfile.mkdtemp(prefix="valfs-test-", dir="/var/tmp")
+        os.chmod(self.root, 0o755)  # other users come this way
+        self.addCleanup(shutil.rmtree, self.root, ignore_errors=True)
+        self.data = os.path.join(self.root, "data")
+        self.mnt = os.path.join(self.root, "mnt")
+        os.mkdir(self.data)
+        os.mkdir(self.mnt)
+        self.addCleanup(self._detach)
+        self.watchdog = threading.Timer(PATIENCE, self._abort)
+        self.watchdog.daemon = True
+        self.watchdog.start()
+        self.addCleanup(self.watchdog.cancel)
+        if self.MOUNT:
+            self.mount()
+
+    # --- the daemon
+
+    def mount(self, *options, check=True):
+        arguments = []
+        for option in (*self.OPTIONS, *options):
+            arguments += ["-o", option]
+        return run(VALFS, "mount", self.data, self.mnt, *arguments, check=check)
+
+    def umount(self, check=True):
+        return run(VALFS, "umount", self.mnt, check=check)
+
+    def remount(self, *options):
+        self.umount()
+        self.mount(*options)
+
+    def pid(self):
+        with open(os.path.join(self.data, "lock")) as lock:
+            return int(lock.read().split()[0])
+
+    def kill(self):
+        """kill -9 of the daemon; returns when it is gone."""
+        pid = self.pid()
+        handle = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGKILL)
+        import select
+        select.select([handle], [], [], 60)
+        os.close(handle)
+        run("umount", "-l", self.mnt, check=False)
+
+    def stats(self):
+        with open(os.path.join(self.mnt, ".valfs/stats")) as stats:
+            return json.load(stats)
+
+    def control(self, word):
+        fd = os.open(os.path.join(self.mnt, ".valfs/control"), os.O_WRONLY)
+        try:
+            os.write(fd, word.encode())
+        finally:
+            os.close(fd)
+        with open(os.path.join(self.mnt, ".valfs/control")) as control:
+            return control.read()
+
+    def log(self):
+        """What the daemon has logged."""
+        path = os.path.join(self.data, "valfs.log")
+        if not os.path.exists(path):
+            return ""
+        with open(path) as log:
+            return log.read()
+
+    # --- checks
+
+    def path(self, *parts):
+        return os.path.join(self.mnt, *parts)
+
+    def assertSameTree(self, expected, actual, times=True):
+        # diff cannot compare FIFOs; the listing does.
+        run("diff", "-r", "--no-dereference", "--exclude=fifo", expected, actual)
+        self.assertEqual(listing(expected, times), listing(actual, times))
+
+    # --- the end
+
+    def _connection(self):
+        with open("/proc/self/mountinfo") as mounts:
+            for line in mounts:
+                fields = line.split()
+                if fields[4] == self.mnt:
+                    return fields[2].split(":")[1]
+        return None
+
+    def _abort(self):
+        minor = self._connection()
+        print(f"{self.id()}: took more than {PATIENCE} s; aborting its mount", file=sys.stderr)
+        if minor is not None:
+            with open(f"/sys/fs/fuse/connections/{minor}/abort", "w") as abort:
+                abort.write("1")
+
+    def _detach(self):
+        if self._connection() is None:
+            return
+        try:
+            done = run(VALFS, "umount", self.mnt, check=False, timeout=60)
+            if done.returncode == 0:
+                return
+        except subprocess.TimeoutExpired:
+            pass
+        self._abort()
+        run("umount", "-l", self.mnt, check=False)
+
+
+def listing(root, times=True):
+    """Names and metadata of a tree, comparable between file systems."""
+    lines = []
+    links = {}
+    for directory, names, files in os.walk(root):
+        for name in sorted(names + files):
+            path = os.path.join(directory, name)
+            info = os.lstat(path)
+            kind = info.st_mode & 0o170000
+            is_directory = kind == 0o040000
+            first = links.setdefault(info.st_ino, os.path.relpath(path, root))
+            lines.append((
+                os.path.relpath(path, root), oct(info.st_mode), info.st_uid, info.st_gid,
+                info.st_nlink, None if is_directory else info.st_size,
+                info.st_mtime_ns if times else None,
+                first if info.st_nlink > 1 and not is_directory else None,
+                os.readlink(path) if kind == 0o120000 else None))
+    return sorted(lines)
+
+
+class LoopDisk:
+    """A small file system of its own, on a loop device."""
+
+    def __init__(self, test, megabytes, kind="ext4"):
+        self.image = os.path.join(test.root, f"disk-{kind}.img")
+        self.mountpoint = os.path.join(test.root, f"disk-{kind}")
+        os.mkdir(self.mountpoint)
+        with open(self.image, "wb") as image:
+            image.truncate(megabytes << 20)
+        run(f"mkfs.{kind}", "-q", self.image)
+        run("mount", "-o", "loop", self.image, self.mountpoint)
+        test.addCleanup(run, "umount", self.mountpoint, check=False)
+
+
+def main():
+    unittest.main(verbosity=2)
