@@ -50,6 +50,12 @@ struct Core {
   std::function<void()> on_append = [] {};
   std::atomic<bool> committer_asleep{false};
 
+  // Frees room in the log when there is none for an append of that purpose; false: none to be had.
+  // Set by upkeep. May be called with a value lock held, not with any other.
+  std::function<bool(log::LogWriter::Purpose)> make_room = [](log::LogWriter::Purpose) {
+    return false;
+  };
+
   // Values cut to nothing that somebody is about to write anew (P5).
   PendingTruncations truncations;
 

@@ -10,8 +10,16 @@
 namespace valfs {
 namespace {
 
-// So often cleaning is tried before a change is refused for lack of room.
-constexpr int kRoomTries = 4;
+// So often a read is tried without keeping writers of the value away.
+constexpr int kQuickReads = 3;
+// The largest write that the kernel sends in one request, and what its record needs besides.
+constexpr uint64_t kLargestWrite = 1 * kMiB + 4 * kKiB;
+
+// P5: the write that follows a truncation to nothing should find room in the same group, so that the
+// two are not torn apart when the slot is full.
+Transaction::Size with_room_for_a_write(Transaction::Size size, uint64_t slot_size) {
+  return {size.bytes + std::min(kLargestWrite, slot_size / 4), size.records + 1};
+}
 
 double age_ms(const Core& core, std::optional<std::chrono::steady_clock::time_point> since) {
   if (!since) return 0;
@@ -29,26 +37,37 @@ void Store::read_index(const std::function<void(const index::Index&)>& use) cons
   use(rooms_->core.index);
 }
 
+// A read is put together from several looks at the index. It counts only if the value has not changed
+// in between: else it might mix the size of one moment with the bytes of another.
 Result<size_t> Store::read(log::ObjectId inode, uint64_t offset, std::span<std::byte> into) {
   Core& core = rooms_->core;
-  // A value may move to bin/ or back between the look and the read.
-  for (;;) {
-    bool blob = false;
-    {
-      const std::shared_lock lock(core.state);
-      const index::Inode* known = core.index.find(inode);
-      blob = known != nullptr && known->attributes.blob != 0;
+  struct Look {
+    bool there = false;
+    log::ObjectId blob = 0;
+    log::RecordSequence sequence = 0;
+    bool operator==(const Look&) const = default;
+  };
+  const auto look = [&] {
+    const std::shared_lock lock(core.state);
+    const index::Inode* known = core.index.find(inode);
+    return known == nullptr ? Look{} : Look{true, known->attributes.blob, known->sequence};
+  };
+  for (int tries = 0;; tries++) {
+    // Whoever changes a value holds its lock, which is only needed if the quick way fails.
+    std::shared_lock value(core.value_lock(inode), std::defer_lock);
+    if (tries >= kQuickReads) value.lock();
+    const Look before = look();
+    if (before.blob != 0) {
+      if (!value.owns_lock()) value.lock();
+      if (look().blob != before.blob) continue;
+      return rooms_->blobs.read(inode, offset, into);
     }
-    if (!blob) return rooms_->values.read(inode, offset, into);
-    const std::shared_lock value(core.value_lock(inode));
-    {
-      const std::shared_lock lock(core.state);
-      const index::Inode* known = core.index.find(inode);
-      if (known != nullptr && known->attributes.blob == 0) continue;
-    }
-    return rooms_->blobs.read(inode, offset, into);
+    auto got = rooms_->values.read(inode, offset, into);
+    if (value.owns_lock() || look() == before) return got;
   }
 }
+
+log::ObjectId Store::next_object() const { return rooms_->core.writer->next_object(); }
 
 uint64_t Store::stored_bytes(log::ObjectId inode) {
   log::ObjectId blob = 0;
@@ -66,14 +85,7 @@ uint64_t Store::stored_bytes(log::ObjectId inode) {
 
 Result<Transaction> Store::begin(const Transaction::Size& size,
                                  log::LogWriter::Purpose purpose) {
-  for (int tries = 0;; tries++) {
-    auto transaction = Transaction::begin(rooms_->core, size, purpose);
-    if (transaction || transaction.error().code != ENOSPC || tries == kRoomTries) {
-      return transaction;
-    }
-    const auto made = rooms_->upkeep.make_room();
-    if (!made || !*made) return transaction;
-  }
+  return Transaction::begin(rooms_->core, size, purpose);
 }
 
 Status Store::write(log::ObjectId inode, uint64_t offset, std::span<const std::byte> bytes,
@@ -83,7 +95,6 @@ Status Store::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
   const std::unique_lock value(core.value_lock(inode));
   bool blob = false;
   bool too_large = false;
-  size_t name_bytes = 0;
   {
     const std::shared_lock lock(core.state);
     const index::Inode* known = core.index.find(inode);
@@ -95,7 +106,6 @@ Status Store::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
       replaced += std::min(extent.end(), end) - std::max(extent.offset, offset);
     }
     too_large = known->extents.bytes() - replaced + bytes.size() > core.options.blob_threshold;
-    if (known->names != nullptr) name_bytes = known->names->name.size();
   }
   if (!blob && too_large) {
     VALFS_TRY(rooms_->blobs.move_to_blob(inode, now));
@@ -108,7 +118,7 @@ Status Store::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
   }
   {
     VALFS_ASSIGN(auto transaction,
-                 begin(Transaction::Size::of(1, name_bytes + log::kMaxName / 8, bytes.size())));
+                 begin(Transaction::Size::of(1, Transaction::kSalvageName, bytes.size())));
     transaction.write(inode, offset, bytes);
     transaction.commit(now);
   }
@@ -133,7 +143,7 @@ Status Store::fold_if_scattered(log::ObjectId inode) {
   const auto read = rooms_->values.read_uncached(inode, 0, bytes);
   // A damaged piece stays where it is; the write itself has succeeded.
   if (!read) return {};
-  auto transaction = Transaction::begin(core, Transaction::Size::of(2, log::kMaxName, size));
+  auto transaction = Transaction::begin(core, Transaction::Size::of(2, Transaction::kSalvageName, size));
   if (!transaction) return {};
   const index::Inode* known = transaction->index().find(inode);
   if (known == nullptr || known->attributes.size != size) return {};
@@ -160,13 +170,18 @@ Status Store::truncate(log::ObjectId inode, uint64_t size, Time now) {
   }
   if (empties) core.truncations.open(inode, core.now());
   if (blob) return rooms_->blobs.truncate(inode, size, now);
-  VALFS_ASSIGN(auto transaction,
-               begin(Transaction::Size::of(1, 0, 0),
-                     shrinks ? log::LogWriter::Purpose::kReserve
-                             : log::LogWriter::Purpose::kOrdinary));
-  transaction.truncate(inode, size);
-  transaction.commit(now);
-  return {};
+  const auto purpose =
+      shrinks ? log::LogWriter::Purpose::kReserve : log::LogWriter::Purpose::kOrdinary;
+  const auto needed = Transaction::Size::of(1, 0, 0);
+  for (bool roomy = empties;; roomy = false) {
+    auto transaction =
+        begin(roomy ? with_room_for_a_write(needed, core.options.slot_size) : needed, purpose);
+    if (!transaction && transaction.error().code == ENOSPC && roomy) continue;
+    if (!transaction) return tl::unexpected(transaction.error());
+    transaction->truncate(inode, size);
+    transaction->commit(now);
+    return {};
+  }
 }
 
 Status Store::punch(log::ObjectId inode, uint64_t offset, uint64_t length, Time now) {

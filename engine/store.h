@@ -92,6 +92,8 @@ class Store {
   void read_index(const std::function<void(const index::Index&)>& use) const;
   // Bytes of the value from `offset` on, as many as there are up to into.size(). EIO: damaged.
   Result<size_t> read(log::ObjectId inode, uint64_t offset, std::span<std::byte> into);
+  // Names made from now on have this cookie or a higher one.
+  log::ObjectId next_object() const;
   // Bytes that the value takes on the disk.
   uint64_t stored_bytes(log::ObjectId inode);
 

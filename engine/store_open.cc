@@ -5,6 +5,7 @@
 #include <random>
 
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/recovery/nameless.h"
 #include "engine/rooms.h"
 
 namespace valfs {
@@ -97,22 +98,44 @@ Status start_log(Core& core, const recovery::Recovered& recovered) {
                                                 core.superblock.epoch, options.slots,
                                                 options.slot_size);
   core.files.begin(core.superblock.epoch, recovered.next_file,
-                   {0, [&core] { return core.available_bytes(); }});
+                   {0, 0, [&core] { return core.available_bytes(); }});
   core.writer = std::make_unique<log::LogWriter>(core.storage, core.files, *core.staging,
                                                  recovered.start, core.clock);
   return {};
 }
 
-// The root of a new volume, and whatever recovery found that nobody can use any more.
-Status tidy_index(Core& core, std::vector<std::string>& warnings) {
-  const auto incomplete = core.index.drop_incomplete();
-  if (!incomplete.empty()) {
-    warnings.push_back(std::to_string(incomplete.size()) +
-                       " inodes have lost their attributes and were left out");
+// Damage may have taken the attributes of an inode whose name and bytes are there: it gets some.
+Status restore_attributes(Core& core, std::vector<std::string>& warnings) {
+  for (const log::ObjectId id : core.index.incomplete()) {
+    const index::Inode& inode = *core.index.find(id);
+    if (inode.names == nullptr) {
+      if (inode.extents.empty() && inode.children.empty()) core.index.drop(id);
+      continue;
+    }
+    warnings.push_back(core.index.path_of(id) + ": its attributes are lost, and made up");
+    index::Attributes attributes = inode.attributes;
+    attributes.mode = inode.children.empty() ? 0100600 : 0040700;
+    attributes.links = inode.children.empty() ? 0 : 1;
+    attributes.uid = core.options.root_uid;
+    attributes.gid = core.options.root_gid;
+    for (const index::Name* name = inode.names; name != nullptr; name = name->next_link) {
+      attributes.links++;
+    }
+    VALFS_ASSIGN(auto transaction, Transaction::begin(core, Transaction::Size::of(1, 0, 0),
+                                                      log::LogWriter::Purpose::kReserve));
+    transaction.put(id, attributes);
+    transaction.commit({});
   }
+  return {};
+}
+
+// The root of a new volume, and whatever recovery found that nobody can use any more.
+Status tidy_index(Core& core, recovery::Recovered& recovered) {
+  std::vector<std::string>& warnings = recovered.warnings;
+  VALFS_TRY(restore_attributes(core, warnings));
   std::vector<std::pair<log::ObjectId, log::ObjectId>> dead;
   core.index.for_each_inode([&](const index::Inode& inode) {
-    if (!inode.sums && inode.id != index::kRoot && inode.attributes.links == 0) {
+    if (inode.base && !inode.sums && inode.id != index::kRoot && inode.attributes.links == 0) {
       dead.emplace_back(inode.id, inode.attributes.blob);
     }
   });
@@ -124,7 +147,9 @@ Status tidy_index(Core& core, std::vector<std::string>& warnings) {
     transaction.commit({});
   }
   const index::Inode* root = core.index.find(index::kRoot);
-  if (root != nullptr && root->base) return {};
+  if (root != nullptr && root->base) {
+    return recovery::name_the_nameless(core, recovered, wall_clock(), warnings);
+  }
   index::Attributes attributes;
   attributes.mode = 0040755;
   attributes.links = 2;
@@ -162,11 +187,11 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<storage::Storage> sto
   rooms->checkpointer.set_covers(recovered.checkpoint_covers);
   rooms->upkeep.adapt_file_size();
   // The log may have used its last room; what frees some must still be possible.
-  if (auto prepared = core.files.prepare(1); !prepared) {
+  if (auto prepared = core.files.prepare(1, true); !prepared) {
     if (prepared.error().code != ENOSPC) return tl::unexpected(prepared.error());
     return fail(ENOSPC, "no room for a log file in the data directory: " + prepared.error().what);
   }
-  VALFS_TRY(tidy_index(core, recovered.warnings));
+  VALFS_TRY(tidy_index(core, recovered));
   VALFS_TRY(rooms->blobs.start(recovered, recovered.warnings));
   if (options.background) rooms->upkeep.start();
   return std::unique_ptr<Store>(new Store(std::move(rooms)));
@@ -178,7 +203,8 @@ Status Store::close() {
   rooms.closed = true;
   rooms.upkeep.stop();
   Core& core = rooms.core;
-  VALFS_TRY(rooms.upkeep.flush_blobs(true));
+  // One value that cannot be flushed does not keep the rest from being committed.
+  const Status flushed = rooms.upkeep.flush_blobs(true);
   for (const log::ObjectId inode : rooms.blobs.unfinished()) {
     // Chunks that cannot be summed now stay unchecked until the next mount has tried.
     if (auto summed = rooms.blobs.sum_anew(inode); !summed) {
@@ -197,6 +223,7 @@ Status Store::close() {
   }
   VALFS_TRY(core.writer->sync());
   core.run_deferred();
+  VALFS_TRY(flushed);
   VALFS_TRY(core.files.remove_spares());
   const std::lock_guard lock(core.superblock_mutex);
   core.superblock.clean = 1;

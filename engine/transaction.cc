@@ -9,6 +9,13 @@ namespace valfs {
 using log::Record;
 using log::RecordType;
 
+namespace {
+
+// So often cleaning is tried before a change is refused for lack of room.
+constexpr int kRoomTries = 4;
+
+}  // namespace
+
 Transaction::Size Transaction::Size::of(size_t records, uint64_t name_bytes,
                                         uint64_t payload_bytes) {
   // Header, attributes, CRC list and padding of each record.
@@ -20,13 +27,18 @@ Transaction::Size Transaction::Size::of(size_t records, uint64_t name_bytes,
 
 Result<Transaction> Transaction::begin(Core& core, const Size& size,
                                        log::LogWriter::Purpose purpose) {
-  for (;;) {
+  for (int tries = 0;;) {
     std::unique_lock lock(core.state);
     if (core.writer->reserve_room(size.bytes, size.records, purpose)) {
       return Transaction(core, std::move(lock));
     }
     lock.unlock();
-    VALFS_TRY(core.writer->wait_for_room(size.bytes, size.records, purpose));
+    auto room = core.writer->wait_for_room(size.bytes, size.records, purpose);
+    if (room) continue;
+    const bool full = room.error().code == ENOSPC && purpose != log::LogWriter::Purpose::kCleaner;
+    if (!full || tries++ == kRoomTries || !core.make_room(purpose)) {
+      return tl::unexpected(room.error());
+    }
   }
 }
 
@@ -73,7 +85,7 @@ void Transaction::write(log::ObjectId inode, uint64_t offset, std::span<const st
   const index::Inode* known = core_->index.find(inode);
   if (known != nullptr && known->names != nullptr) {
     record.b = known->names->parent;
-    record.name = known->names->name;
+    if (known->names->name.size() <= kSalvageName) record.name = known->names->name;
   }
 }
 

@@ -24,6 +24,8 @@ class Transaction {
     // A bound for that many records with names and payloads of so many bytes in all.
     static Size of(size_t records, uint64_t name_bytes, uint64_t payload_bytes);
   };
+  // Room for the name that write() gives an EXTENT for salvage; longer ones it leaves out.
+  static constexpr uint64_t kSalvageName = 1024;
 
   // Waits for room in the staging slots and the log. ENOSPC: the volume is full. EIO: the log has
   // failed (P8).

@@ -16,6 +16,8 @@ constexpr milliseconds kPoll{2};
 constexpr std::chrono::seconds kAttestAfter{1};
 // Cleaning begins once dead bytes pass this share of the live ones, and a log file's worth.
 constexpr uint64_t kDeadPercent = 20;
+// On a full disk a file is cleaned for the sake of writes if it gives this share of a log file.
+constexpr uint64_t kLeastGain = 8;  // 1/8
 
 }  // namespace
 
@@ -92,6 +94,7 @@ void Upkeep::run_upkeep() {
 void Upkeep::report(const char* what, const Status& status) {
   if (status) return;
   const std::string text = std::string(what) + ": " + status.error().what;
+  const std::lock_guard lock(progress_mutex_);
   if (text != last_report_) spdlog::warn("{}", text);
   last_report_ = text;
 }
@@ -127,7 +130,7 @@ void Upkeep::adapt_file_size() {
   const StoreOptions& options = core_.options;
   const uint64_t smallest = core_.options.slot_size + 2 * log::kBlock;
   if (options.log_file_size > 0) {
-    return core_.files.set_file_size(std::max(options.log_file_size, smallest));
+    return core_.files.set_file_size(std::max(options.log_file_size, smallest), smallest);
   }
   uint64_t live;
   {
@@ -141,7 +144,7 @@ void Upkeep::adapt_file_size() {
   }
   // On a small disk the spares must not take it all.
   if (room > 0) size = std::min(size, room / 16);
-  core_.files.set_file_size(log::round_up(std::max(size, smallest), kMiB));
+  core_.files.set_file_size(log::round_up(std::max(size, smallest), kMiB), smallest);
 }
 
 Status Upkeep::flush_blobs(bool all) {
@@ -212,7 +215,18 @@ void Upkeep::clean_if_due() {
   if (!cleaned) report("cleaning", tl::unexpected(cleaned.error()));
 }
 
-Result<bool> Upkeep::make_room() { return clean_one(true); }
+Result<bool> Upkeep::make_room(log::LogWriter::Purpose purpose) {
+  if (purpose == log::LogWriter::Purpose::kOrdinary) {
+    const log::LogFileRef file = cleaner_.choose(true);
+    if (!file) return false;
+    const uint64_t size = core_.files.file_size();
+    const bool gives_little = cleaner_.dead_in(*file) * kLeastGain < size;
+    const bool uses_reserve =
+        core_.available_bytes() + core_.files.state_of(*file).size < size;
+    if (gives_little || uses_reserve) return false;
+  }
+  return clean_one(true);
+}
 
 GcProgress Upkeep::progress() const {
   const std::lock_guard lock(progress_mutex_);

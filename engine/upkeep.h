@@ -17,7 +17,11 @@ class Upkeep {
  public:
   Upkeep(Core& core, blob::Blobs& blobs, checkpoint::Checkpointer& checkpointer,
          cleaner::Cleaner& cleaner)
-      : core_(core), blobs_(blobs), checkpointer_(checkpointer), cleaner_(cleaner) {}
+      : core_(core), blobs_(blobs), checkpointer_(checkpointer), cleaner_(cleaner) {
+    core_.make_room = [this](log::LogWriter::Purpose purpose) {
+      return make_room(purpose).value_or(false);
+    };
+  }
   ~Upkeep() { stop(); }
 
   void start();
@@ -27,8 +31,9 @@ class Upkeep {
   void commit_if_due();
   void tick();
 
-  // Makes room on a full disk: cleans the file that gives most. False if none gives anything.
-  Result<bool> make_room();
+  // Makes room on a full disk: cleans the file that gives most. False if none gives anything, or
+  // too little for ordinary writes: they must leave the reserve as it was.
+  Result<bool> make_room(log::LogWriter::Purpose purpose);
   Result<bool> clean_one(bool greedy);
   Result<GcProgress> collect();
   GcProgress progress() const;

@@ -28,7 +28,7 @@ static void on_init(void* user, fuse_conn_info* connection) {
   want(connection, FUSE_CAP_NO_OPEN_SUPPORT, true);
   want(connection, FUSE_CAP_NO_OPENDIR_SUPPORT, true);
   want(connection, FUSE_CAP_CACHE_SYMLINKS, true);
-  want(connection, FUSE_CAP_ATOMIC_O_TRUNC, false);  // without OPEN the truncation would be lost
+  want(connection, FUSE_CAP_ATOMIC_O_TRUNC, false);   // without OPEN the truncation would be lost
   want(connection, FUSE_CAP_WRITEBACK_CACHE, false);  // P1
   want(connection, FUSE_CAP_AUTO_INVAL_DATA, false);  // nobody else changes anything
   want(connection, FUSE_CAP_HANDLE_KILLPRIV, false);  // the kernel clears suid and sgid
@@ -49,9 +49,19 @@ FileSystem::FileSystem(Store& store, FileSystemOptions options, std::function<vo
 
 FileSystem::~FileSystem() = default;
 
-void FileSystem::set_session(fuse_session* session) { parts_->session = session; }
+void FileSystem::set_session(fuse_session* session) {
+  parts_->session = session;
+}
 
-void FileSystem::ready() { parts_->on_ready(); }
+void FileSystem::finish() {
+  parts_->virtual_files.finish();
+  // The log calls its waiters in order: after this one, nobody is left. An error is close()'s to tell.
+  (void)parts_->store.sync();
+}
+
+void FileSystem::ready() {
+  parts_->on_ready();
+}
 
 const fuse_lowlevel_ops& FileSystem::operations() {
   static const fuse_lowlevel_ops table = [] {

@@ -16,7 +16,7 @@ struct FileSystemOptions {
   bool check_permissions = true;  // the kernel checks modes (default_permissions)
   std::string data_directory;     // for `config` and messages
   std::string mountpoint;
-  std::string mount_options;      // as given, for `config`
+  std::string mount_options;  // as given, for `config`
 };
 
 class FileSystem {
@@ -29,6 +29,10 @@ class FileSystem {
   static const fuse_lowlevel_ops& operations();
 
   void ready();  // called by INIT
+
+  // Waits for every request that is still to be answered. Call it when the session has ended and
+  // before it is destroyed.
+  void finish();
 
   // For notifications (fuse_lowlevel_notify_*); set before the session loop starts.
   void set_session(fuse_session* session);

@@ -13,6 +13,7 @@
 #include <system_error>
 #include <utility>
 
+#include "fs/backing.h"
 #include "fs/mount_detach.h"
 #include "fs/mount_owner.h"
 #include "fs/mount_table.h"
@@ -211,6 +212,9 @@ Result<MountPlan> plan_mount(const std::string& data, const std::string& mountpo
   }
   VALFS_TRY(check_apart(plan));
   VALFS_TRY(check_data(plan));
+  if (std::string weakness = weakness_of(plan.data); !weakness.empty()) {
+    plan.notices.push_back(std::move(weakness));
+  }
   return plan;
 }
 

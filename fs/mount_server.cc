@@ -107,6 +107,7 @@ Status serve(const MountPlan& plan, Store& store, MountSignals& signals, StartRe
                         [&] { report_numbers(store); }});
   Status served = session->serve();
   signals.set_handlers({});
+  file_system.finish();  // who is still answered needs the session
   return served;
 }
 

@@ -20,7 +20,9 @@ using Purpose = log::LogWriter::Purpose;
 
 constexpr uint32_t kMostLinks = 2'000'000'000;
 
-bool is_directory(const Inode& inode) { return S_ISDIR(inode.attributes.mode); }
+bool is_directory(const Inode& inode) {
+  return S_ISDIR(inode.attributes.mode);
+}
 
 Status check_name(std::string_view name) {
   if (name.size() > Namespace::kLongestName) return fail(ENAMETOOLONG, std::string(name));
@@ -195,8 +197,7 @@ void Namespace::finish(const Victim& victim) {
 
 Status Namespace::unlink(ObjectId parent, std::string_view name) {
   const Time now = wall_clock();
-  VALFS_ASSIGN(auto transaction,
-               store_.begin(Transaction::Size::of(3, 0, 0), Purpose::kReserve));
+  VALFS_ASSIGN(auto transaction, store_.begin(Transaction::Size::of(3, 0, 0), Purpose::kReserve));
   VALFS_ASSIGN(const Name* found, name_in(transaction.index(), parent, name));
   const Inode& inode = *transaction.index().find(found->inode);
   if (is_directory(inode)) return fail(EISDIR, std::string(name));
@@ -209,8 +210,7 @@ Status Namespace::unlink(ObjectId parent, std::string_view name) {
 
 Status Namespace::remove_directory(ObjectId parent, std::string_view name) {
   const Time now = wall_clock();
-  VALFS_ASSIGN(auto transaction,
-               store_.begin(Transaction::Size::of(4, 0, 0), Purpose::kReserve));
+  VALFS_ASSIGN(auto transaction, store_.begin(Transaction::Size::of(4, 0, 0), Purpose::kReserve));
   VALFS_ASSIGN(const Name* found, name_in(transaction.index(), parent, name));
   const Inode& inode = *transaction.index().find(found->inode);
   if (!is_directory(inode)) return fail(ENOTDIR, std::string(name));
@@ -259,6 +259,7 @@ Status Namespace::rename(ObjectId parent, std::string_view name, ObjectId new_pa
   VALFS_TRY(check_name(new_name));
   // P5: bytes in bin/ that are not durable yet must not be outrun by the name.
   VALFS_TRY(flush_source(parent, name));
+  if ((flags & RENAME_EXCHANGE) != 0) VALFS_TRY(flush_source(new_parent, new_name));
   const Time now = wall_clock();
   const auto size = Transaction::Size::of(9, name.size() + new_name.size(), 0);
   VALFS_ASSIGN(auto transaction, store_.begin(size));
@@ -328,11 +329,9 @@ Status Namespace::flush_source(ObjectId parent, std::string_view name) {
 Result<Node> Namespace::change(ObjectId id, const AttributeChange& change) {
   const Time now = wall_clock();
   if (change.size) VALFS_TRY(store_.truncate(id, *change.size, now));
-  const bool more =
-      change.mode || change.uid || change.gid || change.accessed || change.modified;
+  const bool more = change.mode || change.uid || change.gid || change.accessed || change.modified;
   if (more || !change.size) {
-    VALFS_ASSIGN(auto transaction,
-                 store_.begin(Transaction::Size::of(1, 0, 0), Purpose::kReserve));
+    VALFS_ASSIGN(auto transaction, store_.begin(Transaction::Size::of(1, 0, 0), Purpose::kReserve));
     const Inode* inode = transaction.index().find(id);
     if (inode == nullptr) return fail(ENOENT, "no such file");
     Attributes attributes = inode->attributes;
@@ -350,8 +349,7 @@ Result<Node> Namespace::change(ObjectId id, const AttributeChange& change) {
 
 Result<std::string> Namespace::read_link(ObjectId id) {
   std::string target(kLongestTarget + 1, '\0');
-  VALFS_ASSIGN(const size_t length,
-               store_.read(id, 0, std::as_writable_bytes(std::span(target))));
+  VALFS_ASSIGN(const size_t length, store_.read(id, 0, std::as_writable_bytes(std::span(target))));
   target.resize(length);
   return target;
 }

@@ -29,7 +29,7 @@ struct AttributeChange {
 
 class Namespace {
  public:
-  static constexpr size_t kLongestName = 255;    // bytes; ENAMETOOLONG beyond
+  static constexpr size_t kLongestName = 255;     // bytes; ENAMETOOLONG beyond
   static constexpr size_t kLongestTarget = 4095;  // of a symbolic link
 
   explicit Namespace(Store& store) : store_(store) {}

@@ -102,12 +102,18 @@ void refuse_xattr(fuse_req_t request) {
   Operations::begin(request, Request::kXattr);
   fuse_reply_err(request, ENOSYS);
 }
-void on_getxattr(fuse_req_t request, fuse_ino_t, const char*, size_t) { refuse_xattr(request); }
+void on_getxattr(fuse_req_t request, fuse_ino_t, const char*, size_t) {
+  refuse_xattr(request);
+}
 void on_setxattr(fuse_req_t request, fuse_ino_t, const char*, const char*, size_t, int) {
   refuse_xattr(request);
 }
-void on_listxattr(fuse_req_t request, fuse_ino_t, size_t) { refuse_xattr(request); }
-void on_removexattr(fuse_req_t request, fuse_ino_t, const char*) { refuse_xattr(request); }
+void on_listxattr(fuse_req_t request, fuse_ino_t, size_t) {
+  refuse_xattr(request);
+}
+void on_removexattr(fuse_req_t request, fuse_ino_t, const char*) {
+  refuse_xattr(request);
+}
 
 }  // namespace
 

@@ -30,8 +30,7 @@ void on_flush(fuse_req_t request, fuse_ino_t, fuse_file_info*) {
 void on_read(fuse_req_t request, fuse_ino_t inode, size_t wanted, off_t offset, fuse_file_info*) {
   auto& parts = Operations::begin(request, Request::kRead);
   if (VirtualFiles::is_virtual(inode)) {
-    const std::string text =
-        parts.virtual_files.read(inode, static_cast<uint64_t>(offset), wanted);
+    const std::string text = parts.virtual_files.read(inode, static_cast<uint64_t>(offset), wanted);
     fuse_reply_buf(request, text.data(), text.size());
     return;
   }
@@ -86,9 +85,8 @@ void on_fallocate(fuse_req_t request, fuse_ino_t inode, int mode, off_t offset, 
     fuse_reply_err(request, EOPNOTSUPP);  // space cannot be promised to a file in a log
     return;
   }
-  Operations::reply_status(request,
-                           parts.store.punch(inode, static_cast<uint64_t>(offset),
-                                             static_cast<uint64_t>(length), wall_clock()));
+  Operations::reply_status(request, parts.store.punch(inode, static_cast<uint64_t>(offset),
+                                                      static_cast<uint64_t>(length), wall_clock()));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Requests about directories: readdir, readdirplus, fsyncdir. An offset is the cookie of the last
-// name that was shown; cookies are never reused, so the directory may change in between.
+// name that was shown, and the number of the listing; cookies are never reused, so the directory may
+// change in between.
 #include <cstring>
 #include <string>
 #include <vector>
@@ -22,14 +23,14 @@ struct Listed {
 // Collects entries until the reply is full.
 class Listing {
  public:
-  Listing(fuse_req_t request, size_t room, bool plus)
-      : request_(request), room_(room), plus_(plus) {}
+  Listing(fuse_req_t request, size_t room, uint64_t number, bool plus)
+      : request_(request), room_(room), number_(number), plus_(plus) {}
 
   // False if it does not fit.
   bool add(uint64_t cookie, const std::string& name, const Node& node, bool held) {
-    const size_t need =
-        plus_ ? fuse_add_direntry_plus(request_, nullptr, 0, name.c_str(), nullptr, 0)
-              : fuse_add_direntry(request_, nullptr, 0, name.c_str(), nullptr, 0);
+    const size_t need = plus_
+                            ? fuse_add_direntry_plus(request_, nullptr, 0, name.c_str(), nullptr, 0)
+                            : fuse_add_direntry(request_, nullptr, 0, name.c_str(), nullptr, 0);
     if (used_ + need > room_) return false;
     used_ += need;
     entries_.push_back({cookie, name, node, held && plus_});
@@ -44,7 +45,8 @@ class Listing {
     for (const Listed& listed : entries_) {
       char* to = buffer.data() + at;
       const size_t left = buffer.size() - at;
-      const auto cookie = static_cast<off_t>(listed.cookie);
+      const auto cookie =
+          static_cast<off_t>(ListingBounds::offset_of(number_, listed.cookie));
       fuse_entry_param entry = entry_of(listed.node);
       if (!listed.held) entry.ino = 0;  // no reference: the kernel looks it up when it needs it
       at += plus_ ? fuse_add_direntry_plus(request_, to, left, listed.name.c_str(), &entry, cookie)
@@ -56,12 +58,14 @@ class Listing {
  private:
   fuse_req_t request_;
   const size_t room_;
+  const uint64_t number_;
   const bool plus_;
   size_t used_ = 0;
   std::vector<Listed> entries_;
 };
 
-Error list_children(const index::Index& index, fuse_ino_t id, uint64_t cookie, Listing& listing) {
+Error list_children(const index::Index& index, fuse_ino_t id, uint64_t cookie, uint64_t bound,
+                    Listing& listing) {
   const index::Inode* directory = index.find(id);
   if (directory == nullptr) return {ENOENT, ""};
   if (!S_ISDIR(directory->attributes.mode)) return {ENOTDIR, ""};
@@ -77,6 +81,7 @@ Error list_children(const index::Index& index, fuse_ino_t id, uint64_t cookie, L
   uint64_t after = std::max(cookie, kDotDotCookie);
   while (const index::Name* name = index.next_child(*directory, after)) {
     after = name->cookie;
+    if (after >= bound) break;
     const index::Inode* inode = index.find(name->inode);
     if (inode == nullptr) continue;
     if (!listing.add(name->cookie, name->name, node_of(*inode), true)) break;
@@ -98,17 +103,20 @@ void list_virtual(uint64_t cookie, Listing& listing) {
 }
 
 void list(fuse_req_t request, fuse_ino_t inode, size_t room, off_t offset, bool plus) {
-  auto& parts =
-      Operations::begin(request, plus ? Request::kReaddirplus : Request::kReaddir);
-  Listing listing(request, room, plus);
-  const auto cookie = static_cast<uint64_t>(offset);
+  auto& parts = Operations::begin(request, plus ? Request::kReaddirplus : Request::kReaddir);
+  const auto from = static_cast<uint64_t>(offset);
+  const uint64_t cookie = ListingBounds::cookie_of(from);
+  const uint64_t number = from == 0 ? parts.listing_bounds.begin(parts.store.next_object())
+                                    : ListingBounds::number_of(from);
+  const uint64_t known = parts.listing_bounds.bound(number);
+  const uint64_t bound = known != 0 ? known : UINT64_MAX;
+  Listing listing(request, room, number, plus);
   if (VirtualFiles::is_virtual(inode)) {
     list_virtual(cookie, listing);
   } else {
     Error error{0, ""};
-    parts.store.read_index([&](const index::Index& index) {
-      error = list_children(index, inode, cookie, listing);
-    });
+    parts.store.read_index(
+        [&](const index::Index& index) { error = list_children(index, inode, cookie, bound, listing); });
     if (error.code != 0) return Operations::reply_error(request, error);
     for (Listed& listed : listing.entries()) {
       if (listed.node.attributes.blob != 0 && plus) {

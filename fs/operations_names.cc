@@ -21,8 +21,8 @@ void on_lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
     return Operations::reply_virtual(request, parts.virtual_files.lookup(name), 0);
   }
   if (reserved(parent, name)) {
-    return Operations::reply_virtual(
-        request, parts.virtual_files.stat(VirtualFiles::kDirectoryId), kForever);
+    return Operations::reply_virtual(request, parts.virtual_files.stat(VirtualFiles::kDirectoryId),
+                                     kForever);
   }
   const auto node = parts.names.lookup(parent, name);
   if (node || node.error().code != ENOENT) return Operations::reply_node(request, node);
@@ -55,8 +55,8 @@ void on_forget_multi(fuse_req_t request, size_t count, fuse_forget_data* forgets
 void on_mknod(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t device) {
   auto& parts = Operations::begin(request, Request::kMknod);
   if (reserved(parent, name)) return Operations::reply_error(request, {EACCES, name});
-  Operations::reply_node(
-      request, parts.names.make_node(parent, name, mode, device, caller_of(request)));
+  Operations::reply_node(request,
+                         parts.names.make_node(parent, name, mode, device, caller_of(request)));
 }
 
 void on_mkdir(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode) {
@@ -99,8 +99,7 @@ void on_rename(fuse_req_t request, fuse_ino_t parent, const char* name, fuse_ino
   if (reserved(parent, name) || reserved(new_parent, new_name)) {
     return Operations::reply_error(request, {EACCES, name});
   }
-  Operations::reply_status(request,
-                           parts.names.rename(parent, name, new_parent, new_name, flags));
+  Operations::reply_status(request, parts.names.rename(parent, name, new_parent, new_name, flags));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <fuse_lowlevel.h>
 
 #include "fs/file_system.h"
+#include "fs/listing_bounds.h"
 #include "fs/namespace.h"
 #include "fs/request_counts.h"
 #include "fs/virtual_files.h"
@@ -26,6 +27,7 @@ struct FileSystem::Parts {
   const FileSystemOptions options;
   const std::function<void()> on_ready;
   RequestCounts counts;
+  ListingBounds listing_bounds;
   Namespace names;
   VirtualFiles virtual_files;
   std::atomic<fuse_session*> session{nullptr};

@@ -9,15 +9,39 @@
 namespace valfs::fs {
 
 enum class Request {
-  kLookup, kForget, kGetattr, kSetattr, kReadlink, kMknod, kMkdir, kUnlink, kRmdir, kSymlink,
-  kRename, kLink, kOpen, kCreate, kRead, kWrite, kFlush, kFsync, kOpendir, kReaddir, kReaddirplus,
-  kFsyncdir, kStatfs, kXattr, kFallocate, kCount
+  kLookup,
+  kForget,
+  kGetattr,
+  kSetattr,
+  kReadlink,
+  kMknod,
+  kMkdir,
+  kUnlink,
+  kRmdir,
+  kSymlink,
+  kRename,
+  kLink,
+  kOpen,
+  kCreate,
+  kRead,
+  kWrite,
+  kFlush,
+  kFsync,
+  kOpendir,
+  kReaddir,
+  kReaddirplus,
+  kFsyncdir,
+  kStatfs,
+  kXattr,
+  kFallocate,
+  kCount
 };
 
 inline constexpr std::array<std::string_view, static_cast<size_t>(Request::kCount)> kRequestNames{
-    "lookup", "forget", "getattr", "setattr", "readlink", "mknod", "mkdir", "unlink", "rmdir",
-    "symlink", "rename", "link", "open", "create", "read", "write", "flush", "fsync", "opendir",
-    "readdir", "readdirplus", "fsyncdir", "statfs", "xattr", "fallocate"};
+    "lookup",   "forget", "getattr", "setattr",  "readlink", "mknod",   "mkdir",
+    "unlink",   "rmdir",  "symlink", "rename",   "link",     "open",    "create",
+    "read",     "write",  "flush",   "fsync",    "opendir",  "readdir", "readdirplus",
+    "fsyncdir", "statfs", "xattr",   "fallocate"};
 
 class RequestCounts {
  public:

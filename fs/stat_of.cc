@@ -33,7 +33,8 @@ struct stat stat_of(const Node& node) {
   result.st_rdev = attributes.device;
   result.st_size = S_ISDIR(attributes.mode) ? kDirectorySize : static_cast<off_t>(attributes.size);
   // An inode and its name take about one of these 512 bytes.
-  result.st_blocks = S_ISDIR(attributes.mode) ? 1 : static_cast<blkcnt_t>((node.stored + 511) / 512);
+  result.st_blocks =
+      S_ISDIR(attributes.mode) ? 1 : static_cast<blkcnt_t>((node.stored + 511) / 512);
   result.st_blksize = kBlockSize;
   result.st_atim = timespec_of(attributes.accessed());
   result.st_mtim = timespec_of(attributes.modified());

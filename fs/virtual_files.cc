@@ -30,11 +30,18 @@ VirtualFiles::VirtualFiles(Store& store, const RequestCounts& counts, Place plac
       owner_(geteuid()),
       group_(getegid()) {}
 
-VirtualFiles::~VirtualFiles() {
-  for (Command& command : commands_) command.thread.join();
+void VirtualFiles::finish() {
+  std::vector<Command> commands;
+  {
+    const std::lock_guard lock(mutex_);
+    commands.swap(commands_);
+  }
+  for (Command& command : commands) command.thread.join();
 }
 
-std::vector<VirtualFiles::Listed> VirtualFiles::list() { return {kFiles.begin(), kFiles.end()}; }
+std::vector<VirtualFiles::Listed> VirtualFiles::list() {
+  return {kFiles.begin(), kFiles.end()};
+}
 
 std::optional<struct stat> VirtualFiles::lookup(std::string_view name) {
   for (size_t i = 0; i < kFiles.size(); i++) {
@@ -158,9 +165,12 @@ std::string VirtualFiles::control_text() const {
 
 std::string VirtualFiles::text_of(Kind kind) const {
   switch (kind) {
-    case Kind::kControl: return control_text();
-    case Kind::kStats: return stats_text();
-    case Kind::kConfig: return config_text();
+    case Kind::kControl:
+      return control_text();
+    case Kind::kStats:
+      return stats_text();
+    case Kind::kConfig:
+      return config_text();
   }
   return {};
 }
@@ -196,8 +206,7 @@ std::string VirtualFiles::stats_text() const {
                  {"appended_group", stats.appended_group},
                  {"durable_group", stats.durable_group},
                  {"undurable_age_ms", stats.undurable_ms}};
-  json["blobs"] = {{"disk_bytes", stats.blob_bytes},
-                   {"undurable_age_ms", stats.undurable_blob_ms}};
+  json["blobs"] = {{"disk_bytes", stats.blob_bytes}, {"undurable_age_ms", stats.undurable_blob_ms}};
   json["checkpoint"] = {{"disk_bytes", stats.checkpoint_bytes},
                         {"covers_group", stats.checkpoint_covers}};
   json["cache"] = {{"capacity_bytes", stats.cache.capacity}, {"bytes", stats.cache.bytes},
@@ -205,13 +214,11 @@ std::string VirtualFiles::stats_text() const {
                    {"misses", stats.cache.misses},           {"inserts", stats.cache.inserts},
                    {"evictions", stats.cache.evictions},     {"bypasses", stats.cache.bypasses}};
   json["cleaner"] = {{"files_freed", stats.cleaned_files}, {"bytes_copied", stats.copied_bytes}};
-  json["recovery"] = {{"used_checkpoint", stats.used_checkpoint},
-                      {"replayed_groups", stats.replayed_groups},
-                      {"replayed_records", stats.replayed_records},
-                      {"drained_groups", stats.drained_groups},
-                      {"dropped_groups", stats.dropped_groups},
-                      {"damaged_groups", stats.damaged_groups},
-                      {"damaged_values", stats.damaged_values}};
+  json["recovery"] = {
+      {"used_checkpoint", stats.used_checkpoint},   {"replayed_groups", stats.replayed_groups},
+      {"replayed_records", stats.replayed_records}, {"drained_groups", stats.drained_groups},
+      {"dropped_groups", stats.dropped_groups},     {"damaged_groups", stats.damaged_groups},
+      {"damaged_values", stats.damaged_values}};
   Json requests;
   for (size_t i = 0; i < kRequestNames.size(); i++) {
     requests[std::string(kRequestNames[i])] = counts_.of(i);

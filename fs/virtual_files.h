@@ -1,7 +1,7 @@
 // The hidden directory `.valfs/` at the root of a mount: `control`, `stats`, `config`.
 //
-// It is found by lookup only, never by readdir. A file has no handle (the mount answers no OPEN), so
-// each lookup makes a fresh inode with a snapshot of the text; FORGET drops it. Thread-safe.
+// It is found by lookup only, never by readdir. A file has no handle (the mount answers no OPEN),
+// so each lookup makes a fresh inode with a snapshot of the text; FORGET drops it. Thread-safe.
 #pragma once
 
 #include <sys/stat.h>
@@ -38,7 +38,9 @@ class VirtualFiles {
   };
 
   VirtualFiles(Store& store, const RequestCounts& counts, Place place);
-  ~VirtualFiles();  // waits for commands under way
+  ~VirtualFiles() { finish(); }
+  // Waits for commands under way.
+  void finish();
 
   std::optional<struct stat> lookup(std::string_view name);  // in .valfs/; one reference
   std::optional<struct stat> stat(uint64_t id) const;

@@ -18,17 +18,9 @@ Status Blobs::start(const recovery::Recovered& recovered, std::vector<std::strin
     if (tail.written.empty()) continue;
     const auto place = place_of(inode);
     if (!place || place->blob == 0) continue;
-    if (!recovered.same_boot) {
-      const auto verified = verify_tail(inode, tail, warnings);
-      if (!verified && verified.error().code != EIO) return verified;
-      if (!verified) warnings.push_back(verified.error().what);  // reading it will say so, too
-      continue;
-    }
-    // The page cache has survived the daemon: nothing is lost, but nothing of it is durable yet.
-    if (auto blob = open(inode, *place)) {
-      note_undurable(**blob);
-      (*blob)->announced = true;
-    }
+    const auto verified = verify_tail(inode, tail, warnings);
+    if (!verified && verified.error().code != EIO) return verified;
+    if (!verified) warnings.push_back(verified.error().what);  // reading it will say so, too
   }
   return {};
 }
@@ -67,7 +59,9 @@ Status Blobs::sweep(std::vector<std::string>& warnings) {
   return {};
 }
 
-// After power loss a blob is believed as far as the chunks written last match their sums.
+// A blob is believed as far as the chunks written last match their sums. That is all of it where the
+// page cache has survived, which nobody can know: a daemon that was killed after power loss may have
+// got no further than this.
 Status Blobs::verify_tail(log::ObjectId inode, const recovery::BlobTail& tail,
                           std::vector<std::string>& warnings) {
   VALFS_ASSIGN(const Place place, place_of(inode));
@@ -85,18 +79,27 @@ Status Blobs::verify_tail(log::ObjectId inode, const recovery::BlobTail& tail,
   durable = std::min(durable, place.size);
   VALFS_ASSIGN(const auto info, blob->file->info());
   uint64_t good = place.size;
+  std::vector<uint64_t> unchecked;
   for (const uint64_t chunk : chunks) {
     const uint64_t begin = chunk * kValueChunk;
     if (begin >= good) break;
-    // What lies below was durable: if it does not match, that is damage.
-    if (std::min(begin + kValueChunk, place.size) <= durable) continue;
+    const bool grew = std::min(begin + kValueChunk, place.size) > durable;
     if (blob->sums.get(chunk) == 0) {  // unchecked: believed as far as the file goes
-      good = std::min(good, std::max(durable, info.size));
+      if (grew) good = std::min(good, std::max(durable, info.size));
     } else if (!read_chunk(*blob, chunk, place.size)) {
       // The sum stands for bytes that are not there: what is left of the chunk is unchecked.
-      set_dirty(*blob, chunk);
-      good = std::min(good, std::max(begin, durable));
+      unchecked.push_back(chunk);
+      if (grew) good = std::min(good, std::max(begin, durable));
     }
+  }
+  for (const uint64_t chunk : unchecked) {
+    set_dirty(*blob, chunk);
+    const uint32_t zero = 0;
+    VALFS_ASSIGN(auto transaction,
+                 Transaction::begin(core_, Transaction::Size::of(1, 0, sizeof zero),
+                                    log::LogWriter::Purpose::kReserve));
+    transaction.write_sums(blob->id, chunk * sizeof zero, log::bytes_of(zero));
+    transaction.commit({});
   }
   if (good < place.size) {
     warnings.push_back(name_of(inode) + ": the last " + std::to_string(place.size - good) +

@@ -51,10 +51,13 @@ Status Blobs::mark(Blob& blob, uint64_t begin, uint64_t end, uint64_t size) {
     const uint64_t region = chunk / kRegion;
     const bool marked = blob.marked.count(region) > 0 && blob.resummed.count(chunk) == 0;
     if (blob.sums.get(chunk) == 0 || marked) continue;
+    // Without sums nothing would tell whether what was appended has reached the disk.
+    if (blob.undurable && size > blob.durable_size) VALFS_TRY(flush(blob.inode));
     const uint64_t first = region * kRegion;
     const std::vector<uint32_t> zeros(std::min(kRegion, chunks_of(size) - first));
     VALFS_ASSIGN(auto transaction,
                  Transaction::begin(core_, Transaction::Size::of(1, 0, zeros.size() * kSumSize)));
+    VALFS_TRY(still_names(transaction, blob.inode, blob.id));
     transaction.write_sums(blob.id, first * kSumSize, as_bytes(zeros));
     transaction.commit({});
     blob.marked.insert(region);
@@ -117,33 +120,47 @@ void Blobs::sum_appended(Blob& blob, uint64_t offset, std::span<const std::byte>
   }
 }
 
+// Sums what is dirty in a region, and unmarks it. If it fails, everything is as it was.
+Status Blobs::sum_region(Blob& blob, uint64_t region, uint64_t size) {
+  const uint64_t first = region * kRegion;
+  const auto from = blob.dirty.lower_bound(first);
+  const auto to = blob.dirty.lower_bound(first + kRegion);
+  std::vector<uint32_t> sums;
+  if (first < chunks_of(size)) {
+    sums = blob.sums.range(first, std::min(kRegion, chunks_of(size) - first));
+    for (auto chunk = from; chunk != to; ++chunk) {
+      if (*chunk * kValueChunk >= size || sums[*chunk - first] != 0) continue;
+      VALFS_ASSIGN(const auto bytes, read_chunk(blob, *chunk, size));
+      sums[*chunk - first] = chunk_sum(bytes);
+    }
+    VALFS_ASSIGN(auto transaction,
+                 Transaction::begin(core_, Transaction::Size::of(1, 0, sums.size() * kSumSize),
+                                    log::LogWriter::Purpose::kReserve));
+    if (auto there = still_names(transaction, blob.inode, blob.id); !there) {
+      forget(blob.inode);
+      return there;
+    }
+    transaction.write_sums(blob.id, first * kSumSize, as_bytes(sums));
+    transaction.commit({});
+  }
+  for (size_t i = 0; i < sums.size(); i++) blob.sums.set(first + i, sums[i]);
+  blob.dirty.erase(from, to);
+  blob.marked.erase(region);
+  blob.resummed.erase(blob.resummed.lower_bound(first),
+                      blob.resummed.lower_bound(first + kRegion));
+  return {};
+}
+
 Status Blobs::sum_anew(log::ObjectId inode) {
   VALFS_ASSIGN(const Place place, place_of(inode));
   if (place.blob == 0) return {};
   VALFS_ASSIGN(const BlobRef blob, open(inode, place));
   if (blob->undurable || blob->failure || blob->dirty.empty()) return {};
   if (core_.options.background && core_.now() - blob->last_overwrite < kQuiet) return {};
-  for (const uint64_t chunk : blob->dirty) {
-    if (chunk * kValueChunk >= place.size || blob->sums.get(chunk) != 0) continue;
-    VALFS_ASSIGN(const auto bytes, read_chunk(*blob, chunk, place.size));
-    blob->sums.set(chunk, chunk_sum(bytes));
-  }
   std::set<uint64_t> regions = blob->marked;
   for (const uint64_t chunk : blob->dirty) regions.insert(chunk / kRegion);
-  for (const uint64_t region : regions) {
-    const uint64_t first = region * kRegion;
-    if (first >= chunks_of(place.size)) continue;
-    const auto sums = blob->sums.range(first, std::min(kRegion, chunks_of(place.size) - first));
-    VALFS_ASSIGN(auto transaction,
-                 Transaction::begin(core_, Transaction::Size::of(1, 0, sums.size() * kSumSize),
-                                    log::LogWriter::Purpose::kReserve));
-    transaction.write_sums(blob->id, first * kSumSize, as_bytes(sums));
-    transaction.commit({});
-  }
-  blob->dirty.clear();
+  for (const uint64_t region : regions) VALFS_TRY(sum_region(*blob, region, place.size));
   blob->unsummed = false;
-  blob->marked.clear();
-  blob->resummed.clear();
   return {};
 }
 

@@ -57,6 +57,7 @@ Result<Blobs::BlobRef> Blobs::open(log::ObjectId inode, const Place& place) {
     return fail(EIO, name_of(inode) + ": its file " + file.error().what);
   }
   blob->file = std::move(*file);
+  blob->durable_size = place.size;
   VALFS_TRY(load_sums(*blob, place.size));
   const std::lock_guard lock(mutex_);
   for (auto it = open_.begin(); it != open_.end() && open_.size() >= kOpenBlobs;) {
@@ -71,10 +72,39 @@ Result<Blobs::BlobRef> Blobs::open(log::ObjectId inode, const Place& place) {
   return known;
 }
 
+// What lies behind the end must be gone for good before the value grows again over that place.
+Status Blobs::shorten(Blob& blob, uint64_t size) {
+  VALFS_TRY(blob.file->resize(size));
+  auto synced = blob.file->sync();
+  if (!synced) blob.failure = synced.error();
+  return synced;
+}
+
+Status Blobs::still_names(const Transaction& transaction, log::ObjectId inode,
+                          log::ObjectId blob) {
+  const index::Inode* known = transaction.index().find(inode);
+  if (known != nullptr && known->attributes.blob == blob) return {};
+  return fail(ENOENT, "object " + std::to_string(inode) + " is gone");
+}
+
+uint64_t Blobs::allocated_in(const Blob& blob) {
+  const auto info = blob.file->info();
+  return info ? info->allocated : 0;
+}
+
+void Blobs::recount(const Blob& blob, uint64_t before) {
+  const uint64_t now = allocated_in(blob);
+  if (now >= before) {
+    core_.blob_bytes += now - before;
+  } else {
+    core_.blob_bytes -= std::min(before - now, core_.blob_bytes.load());
+  }
+}
+
 Status Blobs::load_sums(Blob& blob, uint64_t size) {
   // What a crash left behind the end must not show when the value grows.
   VALFS_ASSIGN(const auto info, blob.file->info());
-  if (info.size > size) VALFS_TRY(blob.file->resize(size));
+  if (info.size > size) VALFS_TRY(shorten(blob, size));
   std::vector<std::pair<uint64_t, uint64_t>> runs;
   {
     const std::shared_lock lock(core_.state);
@@ -146,6 +176,7 @@ Status Blobs::append_written(Blob& blob, uint64_t offset, uint64_t length, uint6
   if (end > old_size) sums = blob.sums.range(from, chunks_of(end) - from);
   VALFS_ASSIGN(auto transaction, Transaction::begin(core_, Transaction::Size::of(
                                                                4, 0, (sums.size() + 1) * kSumSize)));
+  VALFS_TRY(still_names(transaction, blob.inode, blob.id));
   announce(blob, transaction, old_size);
   transaction.blob_written(blob.inode, offset, length);
   if (!sums.empty()) transaction.write_sums(blob.id, from * kSumSize, as_bytes(sums));
@@ -170,7 +201,10 @@ Status Blobs::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
   if (blob->failure) return tl::unexpected(*blob->failure);
   const uint64_t end = offset + bytes.size();
   const uint64_t growth = end > place.size ? end - std::max(place.size, offset) : 0;
-  if (growth > 0 && core_.available_bytes() < growth) {
+  const uint64_t before = allocated_in(*blob);
+  // New bytes may also fill a hole.
+  const bool takes_space = growth > 0 || before < place.size;
+  if (takes_space && core_.available_bytes() < bytes.size()) {
     return fail(ENOSPC, name_of(inode) + ": no space left on the volume");
   }
   if (offset < place.size) {
@@ -183,7 +217,7 @@ Status Blobs::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
     blob->sums.truncate(chunks_of(place.size));
     const bool overwritten = offset < place.size && end > tail_chunk * kValueChunk;
     blob->sums.set(tail_chunk, overwritten ? 0 : tail_sum);
-    return growth > 0 ? blob->file->resize(place.size) : Status{};
+    return growth > 0 ? shorten(*blob, place.size) : Status{};
   };
   note_undurable(*blob);
   if (auto written = blob->file->write(offset, bytes); !written) {
@@ -198,7 +232,7 @@ Status Blobs::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
     VALFS_TRY(undo_growth());
     return logged;
   }
-  core_.blob_bytes += growth;
+  recount(*blob, before);
   return {};
 }
 
@@ -215,8 +249,13 @@ Status Blobs::flush(log::ObjectId inode) {
   VALFS_ASSIGN(auto transaction,
                Transaction::begin(core_, Transaction::Size::of(1, 0, 0),
                                   log::LogWriter::Purpose::kReserve));
+  if (auto there = still_names(transaction, inode, blob->id); !there) {
+    forget(inode);
+    return there;
+  }
   transaction.blob_synced(inode, place.size);
   transaction.commit({});
+  blob->durable_size = place.size;
   const std::lock_guard lock(mutex_);
   blob->undurable = false;
   blob->announced = false;

@@ -24,7 +24,7 @@ class Blobs {
   Blobs(Core& core, ValueReader& values) : core_(core), values_(values) {}
 
   // At mount: removes files that no inode names, counts bytes, and believes what was written last
-  // only as far as its sums are right (all of it where the page cache has survived).
+  // only as far as its sums are right.
   Status start(const recovery::Recovered& recovered, std::vector<std::string>& warnings);
 
   // Moves a value from the log to a file, durably.
@@ -65,6 +65,7 @@ class Blobs {
     std::set<uint64_t> dirty;     // chunks to be summed anew
     std::atomic<bool> unsummed{false};   // there are some
     std::atomic<bool> undurable{false};  // bytes were written since the last flush
+    uint64_t durable_size = 0;  // so many bytes were there at the last flush
     bool announced = false;  // the log says up to where it was durable before that
     std::chrono::steady_clock::time_point undurable_since;
     std::chrono::steady_clock::time_point last_overwrite;
@@ -77,10 +78,22 @@ class Blobs {
     index::Attributes attributes;
   };
 
+  // ENOENT if the inode is gone, or its value is no longer where it was: names may be removed while a
+  // value is being changed.
+  static Status still_names(const Transaction& transaction, log::ObjectId inode,
+                            log::ObjectId blob);
+  std::vector<std::pair<uint64_t, uint64_t>> runs_of(log::ObjectId inode) const;
+  Status copy_out(log::ObjectId inode, uint64_t size, storage::File& file, const std::string& path,
+                  ChunkSums& sums);
+  Status name_blob(log::ObjectId inode, log::ObjectId id, const ChunkSums& sums, Time now);
+  static uint64_t allocated_in(const Blob& blob);
+  void recount(const Blob& blob, uint64_t before);  // what the volume takes has changed
   Result<Place> place_of(log::ObjectId inode) const;
   Result<BlobRef> open(log::ObjectId inode, const Place& place);
+  static Status shorten(Blob& blob, uint64_t size);
   Status load_sums(Blob& blob, uint64_t size);
   Status mark(Blob& blob, uint64_t begin, uint64_t end, uint64_t size);
+  Status sum_region(Blob& blob, uint64_t region, uint64_t size);
   static void set_dirty(Blob& blob, uint64_t chunk);
   static void set_sum(Blob& blob, uint64_t chunk, uint32_t sum);
   Status check_edges(Blob& blob, uint64_t begin, uint64_t end, uint64_t size);

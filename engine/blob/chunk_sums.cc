@@ -32,6 +32,21 @@ void ChunkSums::truncate(uint64_t chunks) {
   std::fill(page->second.begin() + static_cast<ptrdiff_t>(chunks % kPage), page->second.end(), 0);
 }
 
+std::vector<std::pair<uint64_t, std::vector<uint32_t>>> ChunkSums::ranges() const {
+  std::vector<std::pair<uint64_t, std::vector<uint32_t>>> result;
+  for (const auto& [number, page] : pages_) {
+    for (uint64_t i = 0; i < kPage; i++) {
+      if (page[i] == 0) continue;
+      const uint64_t chunk = number * kPage + i;
+      if (result.empty() || result.back().first + result.back().second.size() != chunk) {
+        result.push_back({chunk, {}});
+      }
+      result.back().second.push_back(page[i]);
+    }
+  }
+  return result;
+}
+
 std::vector<uint32_t> ChunkSums::range(uint64_t first, uint64_t count) const {
   std::vector<uint32_t> sums(count);
   for (uint64_t i = 0; i < count; i++) sums[i] = get(first + i);

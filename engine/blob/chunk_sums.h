@@ -20,6 +20,9 @@ class ChunkSums {
   void set(uint64_t chunk, uint32_t sum);
   void truncate(uint64_t chunks);
 
+  // Runs of chunks that have sums, and those.
+  std::vector<std::pair<uint64_t, std::vector<uint32_t>>> ranges() const;
+
   // `count` sums from `first` on, as they lie in the log.
   std::vector<uint32_t> range(uint64_t first, uint64_t count) const;
 

@@ -51,14 +51,17 @@ Status Checkpointer::run() {
   VALFS_ASSIGN(const uint64_t bytes,
                write_checkpoint(core_.storage, core_.superblock.volume, generation, moment,
                                 with_index));
+  // The walk has seen changes that were made meanwhile. They have to be durable before the checkpoint
+  // counts: it must never know more than the log.
+  VALFS_TRY(core_.writer->sync());
   VALFS_TRY(core_.files.trim_sealed());
   {
     const std::lock_guard lock(core_.superblock_mutex);
     log::Superblock next = core_.superblock;
     next.checkpoint = generation;
     next.durable_group = std::max(next.durable_group, moment.covers);
-    next.next_record = std::max(next.next_record, moment.next_record);
-    next.next_object = std::max(next.next_object, moment.next_object);
+    next.next_record = std::max(next.next_record, core_.writer->next_record());
+    next.next_object = std::max(next.next_object, core_.writer->next_object());
     next.next_file = core_.files.next_file();
     next.cut_count = 0;  // what they cut off is gone now
     const auto written = log::write_superblock(core_.storage, next);

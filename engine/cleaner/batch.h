@@ -1,4 +1,5 @@
-// Copies that the cleaner makes under one lock.
+// Copies that the cleaner makes under one lock. Without a transaction: a trial, which only counts
+// what they would take.
 #pragma once
 
 #include "engine/cleaner/cleaner.h"
@@ -21,18 +22,18 @@ class Cleaner::Batch {
     return {std::min(std::max(first + kAdditions, kBytes), room(many)), many};
   }
 
-  Batch(Transaction& transaction, const Transaction::Size& room)
-      : transaction_(transaction), room_(room) {}
+  Batch(const index::Index& index, const Transaction::Size& room, Transaction* transaction)
+      : index_(index), room_(room), transaction_(transaction) {}
 
-  const index::Index& index() const { return transaction_.index(); }
+  const index::Index& index() const { return index_; }
+  Transaction::Size taken() const { return {bytes_, added_.size()}; }
 
   // False if there is no room for it. `blocker`: of a tombstone, the file that it is kept for.
   bool add(const log::Record& record, log::FileId blocker = 0) {
     const uint64_t bytes = record.total_length();
-    if (bytes > room_.bytes || room_.records == 0) return false;
-    room_.bytes -= bytes;
-    room_.records--;
-    transaction_.add(record);
+    if (bytes_ + bytes > room_.bytes || added_.size() == room_.records) return false;
+    bytes_ += bytes;
+    if (transaction_ != nullptr) transaction_->add(record);
     if (record.type == log::RecordType::kInode) renewed_.insert(record.id);
     added_.push_back({bytes, blocker});
     return true;
@@ -52,15 +53,13 @@ class Cleaner::Batch {
   // Calls `tombstone(file, blocker, bytes)` for each that was copied; returns bytes copied.
   template <class Tombstone>
   uint64_t commit(Tombstone tombstone) {
-    const auto placed = transaction_.commit({});
-    uint64_t sum = 0;
+    const auto placed = transaction_->commit({});
     for (size_t i = 0; i < added_.size(); i++) {
-      sum += added_[i].bytes;
       if (added_[i].blocker != 0) {
         tombstone(placed[i].position.file(), added_[i].blocker, added_[i].bytes);
       }
     }
-    return sum;
+    return bytes_;
   }
 
  private:
@@ -69,8 +68,10 @@ class Cleaner::Batch {
     log::FileId blocker;
   };
 
-  Transaction& transaction_;
-  Transaction::Size room_;
+  const index::Index& index_;
+  const Transaction::Size room_;
+  Transaction* const transaction_;
+  uint64_t bytes_ = 0;
   std::vector<Added> added_;
   std::set<log::ObjectId> renewed_;
   std::deque<index::Attributes> attributes_;

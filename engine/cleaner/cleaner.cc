@@ -12,6 +12,8 @@ namespace {
 
 // A file of which less than this share can be freed is not worth the copying.
 constexpr uint64_t kDeadShare = 50;  // 1/50
+// Bytes that cleaning a file leaves dead itself: the padding of its last groups, RETIRED.
+constexpr uint64_t kCost = 4 * log::kBlock;
 // Tombstones are got rid of by cleaning the files that they are kept for once they take more than
 // this share of what is live.
 constexpr uint64_t kPinnedShare = 8;  // 1/8
@@ -37,11 +39,6 @@ uint64_t Cleaner::pinned_in(const log::LogFile& file) const {
 }
 
 uint64_t Cleaner::dead_in(const log::LogFile& file) const {
-  const uint64_t used = used_in(file);
-  return used - std::min(used, live_in(file));
-}
-
-uint64_t Cleaner::dead_in(const log::LogFile& file) const {
   const uint64_t used = used_in(core_.files.state_of(file));
   const uint64_t kept = live_in(file) + pinned_in(file);
   return used > kept ? used - kept : 0;
@@ -55,7 +52,8 @@ std::vector<log::LogFileRef> Cleaner::worth_cleaning() const {
       if (unfree_.count(file->id) > 0) continue;
     }
     const uint64_t dead = dead_in(*file);
-    if (dead > 0 && dead * kDeadShare >= used_in(core_.files.state_of(*file))) {
+    const uint64_t used = used_in(core_.files.state_of(*file));
+    if (dead * kDeadShare >= used && (dead > kCost || dead == used)) {
       files.push_back(file);
     }
   }
@@ -155,10 +153,15 @@ Status Cleaner::retire(const log::LogFileRef& file) {
     if (there.first_group > now.last_group) behind = std::min(behind, there.first_group);
   }
   const bool last = behind == std::numeric_limits<log::GroupSequence>::max();
+  uint64_t body = sizeof(log::Retired::Interval);
+  {
+    const std::shared_lock lock(core_.state);
+    body += core_.retired.intervals().size() * sizeof(log::Retired::Interval);
+  }
   {
     VALFS_ASSIGN(auto transaction,
-                 Transaction::begin(core_, Transaction::Size::of(1, log::kMaxName, 0),
-                                    log::LogWriter::Purpose::kReserve));
+                 Transaction::begin(core_, Transaction::Size::of(1, body, 0),
+                                    log::LogWriter::Purpose::kCleaner));
     core_.retired.add({before + 1, last ? now.last_group : behind - 1});
     transaction.retired(core_.retired.intervals());
     transaction.commit({});

@@ -40,22 +40,36 @@ Status Cleaner::copy_group(const log::LogFileRef& file, uint64_t offset, uint64_
 
 Status Cleaner::copy_records(const log::LogFile& file, uint64_t group_offset,
                              std::span<const log::GroupContents::Entry> entries) {
-  while (!entries.empty()) {
-    const auto size =
-        Batch::size_for(entries.front().found.total_length, core_.options.slot_size);
-    VALFS_ASSIGN(auto transaction,
-                 Transaction::begin(core_, size, log::LogWriter::Purpose::kReserve));
-    Batch batch(transaction, size);
+  const auto copy_some = [&](Batch& batch) {
     size_t done = 0;
-    while (done < entries.size()) {
-      const auto position =
-          log::Position::at(file.id, group_offset + entries[done].offset);
+    for (; done < entries.size(); done++) {
+      const auto position = log::Position::at(file.id, group_offset + entries[done].offset);
       if (!copy(batch, file, position, entries[done])) break;
-      done++;
     }
-    if (done == 0 && batch.empty()) {
-      return fail(EFBIG, log::log_file_path(file.id) + ": a record is too large to be copied");
+    return done;
+  };
+  while (!entries.empty()) {
+    // How much it is first, so that no more room is asked for than is needed: groups stay full.
+    const auto most = Batch::size_for(entries.front().found.total_length, core_.options.slot_size);
+    Transaction::Size size;
+    size_t done = 0;
+    {
+      const std::shared_lock lock(core_.state);
+      Batch trial(core_.index, most, nullptr);
+      done = copy_some(trial);
+      size = trial.taken();
     }
+    if (size.records == 0) {
+      if (done == 0) {
+        return fail(EFBIG, log::log_file_path(file.id) + ": a record is too large to be copied");
+      }
+      entries = entries.subspan(done);
+      continue;
+    }
+    VALFS_ASSIGN(auto transaction,
+                 Transaction::begin(core_, size, log::LogWriter::Purpose::kCleaner));
+    Batch batch(transaction.index(), size, &transaction);
+    done = copy_some(batch);
     if (!batch.empty()) {
       bytes_copied_ += batch.commit([this](log::FileId target, log::FileId blocker,
                                            uint64_t bytes) {

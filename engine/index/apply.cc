@@ -65,7 +65,7 @@ void Index::apply_extent(const Record& record, const Placed& placed, Mode mode) 
   inode.sums |= (record.flags & log::kSums) != 0;
   if (mode == Mode::kLogOrder && record.sequence <= inode.sequence) return;
   inode.extents.insert(extent, releaser());
-  live_.add(placed.position.file(), extent.length + extent.meta);
+  if (extent.length > 0) live_.add(placed.position.file(), extent.length + extent.meta);
   const bool whole = extent.offset == 0 && extent.end() >= inode.attributes.size;
   inode.overlay_bytes = whole ? 0 : inode.overlay_bytes + extent.length + extent.meta;
   inode.attributes.size = std::max(inode.attributes.size, extent.end());

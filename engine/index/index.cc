@@ -143,19 +143,19 @@ Inode& Index::restore_inode(ObjectId id, RecordSequence sequence, Position base,
   return inode;
 }
 
-std::vector<ObjectId> Index::drop_incomplete() {
-  std::vector<Inode*> incomplete;
-  for_each_inode([&](Inode& inode) {
-    if (!inode.base && !inode.sums && inode.id != kRoot) incomplete.push_back(&inode);
-  });
+std::vector<ObjectId> Index::incomplete() const {
   std::vector<ObjectId> ids;
-  for (Inode* inode : incomplete) {
-    ids.push_back(inode->id);
-    while (inode->names != nullptr) remove_name(*inode->names);
-    while (!inode->children.empty()) remove_name(*inode->children.begin());
-    remove_inode(*inode);
-  }
+  for_each_inode([&](const Inode& inode) {
+    if (!inode.base && !inode.sums && inode.id != kRoot) ids.push_back(inode.id);
+  });
   return ids;
+}
+
+void Index::drop(ObjectId id) {
+  Inode* inode = find(id);
+  VALFS_CHECK(inode != nullptr && inode->names == nullptr);
+  while (!inode->children.empty()) remove_name(*inode->children.begin());
+  remove_inode(*inode);
 }
 
 void Index::for_each_inode(const std::function<void(Inode&)>& visit) const {

@@ -105,8 +105,10 @@ class Index {
                        const Attributes& attributes, std::span<const Extent> extents);
   void restore_name(const Name& name);
 
-  // Removes what is known by name of record only (no INODE record): ids of those removed.
-  std::vector<ObjectId> drop_incomplete();
+  // Inodes without INODE record: it was lost.
+  std::vector<ObjectId> incomplete() const;
+  // Removes one of them that has no name.
+  void drop(ObjectId id);
 
   // Every inode or every name, in no order; `visit` must not change the index.
   void for_each_inode(const std::function<void(Inode&)>& visit) const;

@@ -36,9 +36,15 @@ void LogFiles::begin(Epoch epoch, FileId next_file, Limits limits) {
   limits_ = std::move(limits);
 }
 
-void LogFiles::set_file_size(uint64_t size) {
+void LogFiles::set_file_size(uint64_t size, uint64_t smallest) {
   const std::lock_guard lock(mutex_);
   limits_.file_size = size;
+  limits_.smallest = smallest;
+}
+
+uint64_t LogFiles::file_size() const {
+  const std::lock_guard lock(mutex_);
+  return limits_.file_size;
 }
 
 void LogFiles::adopt(LogFileRef file) {
@@ -107,19 +113,25 @@ Result<LogFileRef> LogFiles::make_file(FileId id, uint64_t size) {
   return log_file;
 }
 
-Status LogFiles::prepare(size_t wanted) {
+Status LogFiles::prepare(size_t wanted, bool small_will_do) {
   const std::lock_guard slow(prepare_mutex_);
   while (spares() < wanted) {
     FileId id;
     uint64_t size;
+    uint64_t smallest;
     std::function<uint64_t()> room;
     {
       const std::lock_guard lock(mutex_);
       id = next_file_++;
       size = limits_.file_size;
+      smallest = limits_.smallest;
       room = limits_.room;
     }
-    if (room && room() < size) return fail(ENOSPC, "no room for another log file");
+    const uint64_t available = room ? room() : size;
+    if (available < size && small_will_do) {
+      size = std::max(smallest, available / kBlock * kBlock);
+    }
+    if (available < size) return fail(ENOSPC, "no room for another log file");
     VALFS_ASSIGN(auto file, make_file(id, size));
     const std::lock_guard lock(mutex_);
     spares_.push_back(std::move(file));

@@ -34,6 +34,7 @@ class LogFiles {
  public:
   struct Limits {
     uint64_t file_size = 0;  // of new files
+    uint64_t smallest = 0;   // of those that are made where there is little room
     // Bytes that log files may still take (volume cap less what is used); asked before each file.
     std::function<uint64_t()> room;
   };
@@ -48,7 +49,8 @@ class LogFiles {
 
   // Sets the epoch of new files and the first id to give out.
   void begin(Epoch epoch, FileId next_file, Limits limits);
-  void set_file_size(uint64_t size);
+  void set_file_size(uint64_t size, uint64_t smallest);
+  uint64_t file_size() const;
 
   // A file that recovery found.
   void adopt(LogFileRef file);
@@ -61,8 +63,8 @@ class LogFiles {
   Salt salt(const LogFile& file) const { return {volume_salt_, file.id, file.epoch}; }
 
   // Prepares spares until there are `wanted`. Slow; one caller works, others wait for it. ENOSPC if
-  // the disk or the cap of the volume has no room.
-  Status prepare(size_t wanted);
+  // the disk or the cap of the volume has no room. `small_will_do`: better a small one than none.
+  Status prepare(size_t wanted, bool small_will_do = false);
   size_t spares() const;
   // The oldest spare becomes a file of the log. There must be one.
   LogFileRef take_spare();

@@ -47,6 +47,27 @@ bool LogWriter::file_fits(uint64_t bytes, size_t records) const {
   return file_ && next_offset_ + group_length(sizeof(GroupHeader) + bytes, records) <= file_->size;
 }
 
+// True if the cleaner could still write a group to the file afterwards.
+bool LogWriter::leaves_room(uint64_t bytes, size_t records) const {
+  if (!file_) return false;
+  const uint64_t length =
+      open_ ? group_length(slots_[*open_].end + bytes,
+                           slots_[*open_].summary.record_count() + records)
+            : group_length(sizeof(GroupHeader) + bytes, records);
+  return next_offset_ + length + staging_.slot_size() <= file_->size;
+}
+
+// So many prepared files there must be for an append.
+size_t LogWriter::spares_needed(uint64_t bytes, size_t records, Purpose purpose) const {
+  const size_t next = file_fits(bytes, records) ? 0 : 1;
+  switch (purpose) {
+    case Purpose::kOrdinary: return 1 + next;
+    case Purpose::kReserve: return leaves_room(bytes, records) ? next : 1;
+    case Purpose::kCleaner: return next;
+  }
+  return 1;
+}
+
 std::optional<uint32_t> LogWriter::free_slot() const {
   for (uint32_t slot = 0; slot < slots_.size(); slot++) {
     if (slots_[slot].state == State::kFree) return slot;
@@ -73,8 +94,12 @@ void LogWriter::end_reservation() {
 
 bool LogWriter::room(uint64_t bytes, size_t records, Purpose purpose) {
   if (failure_) return false;
-  // The reserve is for what frees space: where there is none, ordinary writes wait for one.
-  if (purpose == Purpose::kOrdinary && files_.spares() == 0) return false;
+  // Where the reserve has been used up it has to be made up first.
+  const size_t reserve = purpose == Purpose::kOrdinary ? 1
+                         : purpose == Purpose::kReserve && !leaves_room(bytes, records) ? 1
+                                                                                        : 0;
+  if (files_.spares() < reserve) return false;
+  if (group_length(sizeof(GroupHeader) + bytes, records) > staging_.slot_size()) return false;
   if (open_ && open_slot_fits(bytes, records)) return true;
   if (open_has_records()) seal_open();
   if (open_) cancel_open();  // too little is left of the file
@@ -250,10 +275,10 @@ Status LogWriter::wait_for_room(uint64_t bytes, size_t records, Purpose purpose)
       if (failure_) return tl::unexpected(*failure_);
       if (room(bytes, records, purpose)) return {};
       // The file is full and no spare may be taken, or the reserve has to be made up first.
-      spares = (purpose == Purpose::kOrdinary ? 1 : 0) + (file_fits(bytes, records) ? 0 : 1);
+      spares = spares_needed(bytes, records, purpose);
       if (files_.spares() >= spares) continue;  // a slot is all that was missing
     }
-    VALFS_TRY(files_.prepare(spares));
+    VALFS_TRY(files_.prepare(spares, purpose != Purpose::kOrdinary));
   }
 }
 

@@ -25,7 +25,8 @@ class LogWriter {
 
   // What an append is for. Ordinary writes leave a log file in reserve, so that on a full disk
   // deletes and the cleaner still find room (P10).
-  enum class Purpose { kOrdinary, kReserve };
+  // What frees space leaves as much of it as one group takes, so that the cleaner can always begin.
+  enum class Purpose { kOrdinary, kReserve, kCleaner };
 
   struct Start {
     GroupSequence next_group = 1;
@@ -104,6 +105,8 @@ class LogWriter {
   bool open_slot_fits(uint64_t bytes, size_t records) const;
   bool room(uint64_t bytes, size_t records, Purpose purpose);
   bool file_fits(uint64_t bytes, size_t records) const;
+  bool leaves_room(uint64_t bytes, size_t records) const;
+  size_t spares_needed(uint64_t bytes, size_t records, Purpose purpose) const;
   std::optional<uint32_t> free_slot() const;
   bool open_slot(uint64_t bytes, size_t records, Purpose purpose);
   void seal_open();

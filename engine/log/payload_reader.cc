@@ -34,9 +34,13 @@ Status read_payload(const LogFile& file, const Salt& salt, const index::Extent& 
   const uint64_t fetch_begin = first_chunk * kPayloadChunk;
   const uint64_t fetch_end = round_up(end, kPayloadChunk);
 
-  const bool one_read = extent.meta + fetch_end <= kOneRead;
-  VALFS_ASSIGN(const auto head,
-               fetch(file, start, one_read ? extent.meta + fetch_end : extent.meta));
+  bool one_read = extent.meta + fetch_end <= kOneRead;
+  auto fetched = fetch(file, start, one_read ? extent.meta + fetch_end : extent.meta);
+  if (!fetched && one_read) {  // it may be a neighbour that cannot be read
+    one_read = false;
+    fetched = fetch(file, start, extent.meta);
+  }
+  VALFS_ASSIGN(const auto head, std::move(fetched));
   const auto found = decode(head, salt, start);
   if (!found || found->meta_length != extent.meta || found->payload_length < end) {
     return tl::unexpected(damaged(file, start, "damaged record"));

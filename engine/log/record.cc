@@ -43,6 +43,16 @@ uint64_t Record::total_length() const {
   return round_up(meta_length() + payload.size(), kRecordAlignment);
 }
 
+ObjectId youngest_object(const Record& record) {
+  if (record.type == RecordType::kInode && record.body.size() == sizeof(index::Attributes)) {
+    index::Attributes attributes;
+    std::memcpy(&attributes, record.body.data(), sizeof attributes);
+    return std::max(record.id, attributes.blob);
+  }
+  if (record.type == RecordType::kName) return std::max({record.id, record.a, record.b});
+  return record.id;
+}
+
 uint64_t inode_record_length() {
   return round_up(unpadded_meta(sizeof(index::Attributes), 0, 0), kRecordAlignment);
 }

@@ -46,6 +46,9 @@ struct Record {
   uint64_t total_length() const;  // bytes in the log, a multiple of 8
 };
 
+// The youngest object that a record names, be it in passing: ids up to it are taken.
+ObjectId youngest_object(const Record& record);
+
 // Bytes of an INODE record, and of a NAME record with a name of that length: for space accounts.
 uint64_t inode_record_length();
 uint64_t name_record_length(size_t name_length);

@@ -1,5 +1,7 @@
 #include "engine/log/staging.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -66,7 +68,7 @@ Result<StagedGroup> read_slot(const SlotHeader& slot, std::span<const std::byte>
     }
     summary.add(found->record, found->crc, static_cast<uint32_t>(at));
     next_record = std::max(next_record, found->record.sequence + 1);
-    next_object = std::max(next_object, found->record.id + 1);
+    next_object = std::max(next_object, youngest_object(found->record) + 1);
     at += found->total_length;
   }
   group.image.resize(group_length(committed, summary.record_count()));
@@ -107,9 +109,15 @@ Result<std::vector<StagedGroup>> read_staging(std::span<const std::byte> memory,
   std::sort(used.begin(), used.end());
   std::vector<StagedGroup> groups;
   for (const auto& [sequence, slot] : used) {
-    VALFS_ASSIGN(auto group, read_slot(header_at(slot), slot_at(slot).subspan(kBlock), volume,
-                                       next_record, next_object));
-    groups.push_back(std::move(group));
+    auto group = read_slot(header_at(slot), slot_at(slot).subspan(kBlock), volume, next_record,
+                           next_object);
+    // What lies before a damaged slot is good, and what lies behind it cannot follow without it.
+    if (!group) {
+      spdlog::error("{}; it and {} later groups are lost", group.error().what,
+                    used.size() - groups.size() - 1);
+      break;
+    }
+    groups.push_back(std::move(*group));
   }
   return groups;
 }

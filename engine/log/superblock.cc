@@ -81,6 +81,9 @@ Result<Superblock> read_superblock(storage::Storage& storage) {
 
 Status write_superblock(storage::Storage& storage, Superblock& superblock) {
   VALFS_ASSIGN(auto file, storage.open(kSuperblockPath, storage::OpenMode::kReadWrite));
+  // A daemon that was killed here may have left copies in the page cache only: the two that are not
+  // written first have to be on the disk before.
+  VALFS_TRY(file->sync());
   seal(superblock);
   return write_copies(*file, superblock);
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/log/staging.h"
@@ -29,9 +30,10 @@ class Recovery {
       scans = scan_files();
       read_retired(scans);
     }
+    std::set<log::FileId> present;
+    for (const log::LogFileRef& file : opened_) present.insert(file->id);
     VALFS_ASSIGN(const Verdict verdict,
-                 judge(std::move(scans), result_.checkpoint_covers + 1,
-                       superblock_.durable_group, result_.retired));
+                 judge(scans, result_.checkpoint_covers + 1, known_durable(scans), result_.retired, present));
     VALFS_TRY(check_covered_files());
     Replay replay(index_, files_, result_);
     VALFS_TRY(replay.run(verdict, result_.used_checkpoint ? index::Index::Mode::kLogOrder
@@ -65,6 +67,7 @@ class Recovery {
       return {};
     }
     for (const log::StagedGroup& group : *groups) VALFS_TRY(drain(group));
+    nothing_torn_ = true;
     return {};
   }
 
@@ -77,6 +80,31 @@ class Recovery {
       result_.drained++;
     }
     return {};
+  }
+
+  // A group is either in its slot or wholly in its file, as long as the slots survive: then what is
+  // not whole in a file is damaged, and not torn.
+  log::GroupSequence known_durable(const std::vector<FileScan>& scans) const {
+    log::GroupSequence durable = superblock_.durable_group;
+    if (!nothing_torn_) return durable;
+    log::GroupSequence last = result_.checkpoint_covers;
+    const FoundGroup* last_group = nullptr;
+    for (const FileScan& scan : scans) {
+      for (const FoundGroup& group : scan.groups) {
+        if (group.header.sequence <= last) continue;
+        last = group.header.sequence;
+        last_group = &group;
+      }
+    }
+    for (const FileScan& scan : scans) {
+      const bool behind = std::any_of(
+          scan.stretches.begin(), scan.stretches.end(), [&](const Stretch& stretch) {
+            return last_group == nullptr || stretch.file->id > last_group->file->id ||
+                   (stretch.file == last_group->file && stretch.begin > last_group->offset);
+          });
+      if (behind) return std::max(durable, last + 1);  // one whose header is damaged
+    }
+    return std::max(durable, last);
   }
 
   // True if the group reached its place before the daemon died.
@@ -120,6 +148,9 @@ class Recovery {
     result_.checkpoint_covers = moment->covers;
     result_.start.next_record = std::max(result_.start.next_record, moment->next_record);
     result_.start.next_object = std::max(result_.start.next_object, moment->next_object);
+    index_.for_each_inode([this](const index::Inode& inode) {
+      result_.start.next_record = std::max(result_.start.next_record, inode.sequence + 1);
+    });
     for (const auto& interval : moment->retired) result_.retired.add(interval);
     for (const checkpoint::FileEntry& entry : moment->files) covered_[entry.id] = entry;
   }
@@ -230,6 +261,7 @@ class Recovery {
   log::LogFiles& files_;
   index::Index& index_;
   Recovered result_;
+  bool nothing_torn_ = false;  // the slots of the last mount are there
   std::vector<log::LogFileRef> opened_;
   std::map<log::FileId, checkpoint::FileEntry> covered_;
 };

@@ -31,6 +31,8 @@ struct Recovered {
   log::Retired retired;
   log::GroupSequence checkpoint_covers = 0;
   std::map<log::ObjectId, BlobTail> blobs;  // by inode
+  // Where damage was found: parent and name as records of values remember them, by inode.
+  std::map<log::ObjectId, std::pair<log::ObjectId, std::string>> name_hints;
   uint64_t groups = 0;           // replayed
   uint64_t records = 0;          // replayed
   uint64_t drained = 0;          // groups taken from staging slots

@@ -11,6 +11,9 @@ using index::Index;
 using log::RecordType;
 
 Status Replay::run(const Verdict& verdict, Index::Mode mode) {
+  damaged_ = !verdict.damaged.empty() ||
+             std::any_of(verdict.kept.begin(), verdict.kept.end(),
+                         [](const FoundGroup& group) { return !group.whole; });
   // Groups and what is left of damaged ones, in order of place.
   auto stretch = verdict.damaged.begin();
   for (const FoundGroup& group : verdict.kept) {
@@ -67,7 +70,8 @@ void Replay::take(const log::LogFile& file, uint64_t group_offset,
                              found.meta_length, found.payload_length};
   result_.records++;
   result_.start.next_record = std::max(result_.start.next_record, found.record.sequence + 1);
-  result_.start.next_object = std::max(result_.start.next_object, found.record.id + 1);
+  result_.start.next_object =
+      std::max(result_.start.next_object, log::youngest_object(found.record) + 1);
   if (mode == Index::Mode::kLogOrder) return apply(found.record, placed, mode);
   const auto meta = image.subspan(entry.offset, found.meta_length);
   kept_.push_back({found.record.sequence, kept_.size(), placed, {meta.begin(), meta.end()},
@@ -89,6 +93,9 @@ void Replay::apply_kept() {
 void Replay::apply(const log::Record& record, const index::Placed& placed, Index::Mode mode) {
   // Copies by the cleaner tell nothing that a replay in order of the log has not seen.
   if (mode != Index::Mode::kLogOrder || (record.flags & log::kCopy) == 0) note_blob(record);
+  if (damaged_ && record.type == RecordType::kExtent && !record.name.empty()) {
+    result_.name_hints[record.id] = {record.b, std::string(record.name)};
+  }
   index_.apply(record, placed, mode);
 }
 
@@ -129,6 +136,8 @@ void Replay::mark_lost() {
                        lost.type == RecordType::kZero || lost.type == RecordType::kBlobWrite;
     if (inode != nullptr && value && !inode->damaged) {
       inode->damaged = true;
+      // A reader of an empty file would never ask, and never learn of it.
+      inode->attributes.size = std::max<uint64_t>(inode->attributes.size, 1);
       result_.damaged_values++;
     }
     result_.warnings.push_back("a damaged record of object " + std::to_string(lost.id) +

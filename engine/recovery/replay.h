@@ -38,6 +38,7 @@ class Replay {
   Recovered& result_;
   std::vector<Kept> kept_;
   std::vector<log::DirectoryEntry> lost_;
+  bool damaged_ = false;  // something is: names may be lost
 };
 
 }  // namespace valfs::recovery

@@ -11,18 +11,16 @@ using log::GroupSequence;
 class Judge {
  public:
   Judge(std::vector<FileScan> scans, GroupSequence first, GroupSequence durable,
-        const log::Retired& retired)
-      : scans_(std::move(scans)), expected_(first), retired_(retired) {
+        const log::Retired& retired, const std::set<log::FileId>& present)
+      : scans_(std::move(scans)), expected_(first), retired_(retired), present_(present) {
     verdict_.watermark = durable;
     verdict_.end = first == 0 ? 0 : first - 1;
     for (const FileScan& scan : scans_) {
       verdict_.unreadable |= scan.unreadable;
       for (const FoundGroup& group : scan.groups) {
-        files_.insert(group.file->id);
         verdict_.watermark = std::max(verdict_.watermark, group.header.watermark);
         if (group.header.sequence >= first) groups_.push_back(group);
       }
-      for (const Stretch& stretch : scan.stretches) files_.insert(stretch.file->id);
     }
     std::sort(groups_.begin(), groups_.end(), [](const FoundGroup& a, const FoundGroup& b) {
       return a.header.sequence < b.header.sequence;
@@ -60,7 +58,7 @@ class Judge {
       return {};
     }
     const log::Position before{group.header.previous_end};
-    if (group.header.previous_end != 0 && files_.count(before.file()) == 0) {
+    if (group.header.previous_end != 0 && present_.count(before.file()) == 0) {
       return lost_file(missing, group.header.sequence - 1, before.file());
     }
     verdict_.damaged_groups += group.header.sequence - missing;
@@ -108,17 +106,17 @@ class Judge {
   const std::vector<FileScan> scans_;
   GroupSequence expected_;
   const log::Retired& retired_;
+  const std::set<log::FileId>& present_;
   Verdict verdict_;
   std::vector<FoundGroup> groups_;
-  std::set<log::FileId> files_;
   bool tail_damaged_ = false;
 };
 
 }  // namespace
 
 Result<Verdict> judge(std::vector<FileScan> scans, GroupSequence first, GroupSequence durable,
-                      const log::Retired& retired) {
-  return Judge(std::move(scans), first, durable, retired).run();
+                      const log::Retired& retired, const std::set<log::FileId>& present) {
+  return Judge(std::move(scans), first, durable, retired, present).run();
 }
 
 }  // namespace valfs::recovery

@@ -1,6 +1,7 @@
 // The decision table of recovery (engine/README.md): where the log ends, and what in it is damaged.
 #pragma once
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -19,9 +20,10 @@ struct Verdict {
   bool unreadable = false;
 };
 
-// `first` is the first group the scans should hold; `durable` what the superblock vouches for.
+// `present` are the log files that are there, whatever is left in them. `first` is the first group the scans should hold; `durable` what the superblock vouches for.
 // ENODATA, with the name of the file where it is known: a log file is missing.
 Result<Verdict> judge(std::vector<FileScan> scans, log::GroupSequence first,
-                      log::GroupSequence durable, const log::Retired& retired);
+                      log::GroupSequence durable, const log::Retired& retired,
+                      const std::set<log::FileId>& present);
 
 }  // namespace valfs::recovery

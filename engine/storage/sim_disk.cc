@@ -34,7 +34,7 @@ class SimDisk::HeldLock final : public Lock {
 };
 
 SimDisk::SimDisk(const SimDiskOptions& options)
-    : options_(options), random_(options.seed), tree_(options.sector_size) {
+    : options_(options), random_(options.seed), tree_(options.sector_size), name_(options.seed) {
   VALFS_CHECK(options.sector_size != 0 && kBlockSize % options.sector_size == 0);
 }
 
@@ -109,7 +109,7 @@ Result<std::unique_ptr<Lock>> SimDisk::lock() {
 }
 
 std::string SimDisk::boot_id() {
-  return "boot " + std::to_string(boot_) + " of disk " + std::to_string(options_.seed);
+  return "boot " + std::to_string(boot_) + " of disk " + std::to_string(name_);
 }
 
 Result<std::unique_ptr<StagingMemory>> SimDisk::make_staging(const std::string& name,
@@ -262,6 +262,7 @@ std::unique_ptr<SimDisk> SimDisk::clone_after(CrashKind kind, uint64_t seed) con
   if (kind == CrashKind::kProcessKill || options_.staging_on_disk) clone->staging_ = staging_;
   clone->life_ = life_;
   clone->boot_ = boot_;
+  clone->name_ = name_;
   clone->restart(kind);
   clone->in_flight_.clear();  // this disk will call their completions
   return clone;

@@ -39,7 +39,9 @@ class Damage(MountTest):
         for name, expected in contents.items():
             try:
                 with open(self.path(name), "rb") as file:
-                    self.assertTrue(file.read() == expected, name)
+                    content = file.read()
+                self.assertTrue(content == expected,
+                                f"{name}: {len(content)} bytes for {len(expected)}")
             except OSError as error:
                 self.assertEqual(error.errno, errno.EIO, name)
                 damaged += 1

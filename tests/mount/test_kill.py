@@ -18,6 +18,9 @@ mnt, journal, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
 choose = random.Random(seed)
 log = open(journal, "a", buffering=1)
 files = {}
+def write_all(fd, data):
+    while data:  # a write may be cut short when the daemon dies
+        data = data[os.write(fd, data):]
 def note(stage, *what):
     log.write(json.dumps([stage, *what]) + "\n")
 try:
@@ -29,17 +32,17 @@ try:
         note("start", action, name, size, number)
         if action == "c" or not files:
             with open(path, "wb", buffering=0) as file:
-                file.write(bytes([number % 251]) * size)
+                write_all(file.fileno(), bytes([number % 251]) * size)
             files[name] = [[number % 251, size]]
         elif action == "w":
             fd = os.open(path, os.O_WRONLY)
             os.ftruncate(fd, 0)
-            os.write(fd, bytes([number % 251]) * size)
+            write_all(fd, bytes([number % 251]) * size)
             os.close(fd)
             files[name] = [[number % 251, size]]
         elif action == "a":
             with open(path, "ab", buffering=0) as file:
-                file.write(bytes([number % 251]) * size)
+                write_all(file.fileno(), bytes([number % 251]) * size)
             files[name].append([number % 251, size])
         elif action == "r":
             os.rename(path, path + "r")

@@ -1,0 +1,163 @@
+// Threads that write, read, remove and sync while upkeep and garbage collection run, on the real file
+// system. Meant for the thread sanitizer, too.
+#include <gtest/gtest.h>
+
+#include <stdlib.h>
+
+#include <atomic>
+#include <filesystem>
+#include <random>
+#include <thread>
+
+#include "engine/storage/kernel_storage.h"
+#include "tests/support/sim_store.h"
+
+namespace valfs::test {
+namespace {
+
+// A fresh data directory on a real disk.
+class DataDirectory {
+ public:
+  DataDirectory() {
+    std::string pattern = "/var/tmp/valfs-stress-XXXXXX";
+    if (::mkdtemp(pattern.data()) == nullptr) std::abort();
+    path_ = pattern;
+  }
+  ~DataDirectory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  std::unique_ptr<storage::Storage> open(bool ring) const {
+    auto storage =
+        storage::open_kernel_storage({.data_directory = path_, .staging_directory = "",
+                                      .use_ring = ring});
+    if (!storage) std::abort();
+    return std::move(*storage);
+  }
+
+ private:
+  std::string path_;
+};
+
+StoreOptions threaded_options() {
+  StoreOptions options;
+  options.create = true;
+  options.log_file_size = 2 * kMiB;
+  options.slots = 4;
+  options.slot_size = 256 * kKiB;
+  options.cache = kMiB;
+  options.blob_threshold = 128 * kKiB;
+  options.fold_extents = 8;
+  options.checkpoint_after = 4 * kMiB;
+  options.blob_flush = std::chrono::milliseconds(200);
+  return options;
+}
+
+// One thread has files of its own, and knows what is in them.
+class Worker {
+ public:
+  Worker(Store& store, int number) : store_(store), number_(number), random_(number) {}
+
+  void run(const std::atomic<bool>& stop) {
+    while (!stop && !::testing::Test::HasFailure()) step();
+  }
+  void check_all() {
+    for (const auto& [path, bytes] : files_) check(path, bytes);
+  }
+
+ private:
+  void check(const std::string& path, const Bytes& expected) {
+    const auto bytes = get(store_, path);
+    ASSERT_TRUE(bytes) << path << ": " << bytes.error().what;
+    ASSERT_TRUE(*bytes == expected) << path << " has other contents";
+  }
+  void good(const Status& status) { ASSERT_TRUE(status) << status.error().what; }
+
+  void step() {
+    const std::string path = "t" + std::to_string(number_) + "-" + std::to_string(random_() % 20);
+    const auto found = files_.find(path);
+    switch (random_() % 8) {
+      case 0:
+      case 1:
+      case 2: {
+        const Bytes bytes = pattern(random_(), random_() % (random_() % 12 == 0 ? 300'000 : 6000));
+        good(put(store_, path, bytes));
+        files_[path] = bytes;
+        return;
+      }
+      case 3: {
+        if (found == files_.end()) return;
+        Bytes& bytes = found->second;
+        const Bytes piece = pattern(random_(), 1 + random_() % 3000);
+        const size_t offset = random_() % (bytes.size() + 1);
+        good(write(store_, path, offset, piece));
+        bytes.resize(std::max(bytes.size(), offset + piece.size()));
+        std::copy(piece.begin(), piece.end(), bytes.begin() + static_cast<ptrdiff_t>(offset));
+        return;
+      }
+      case 4:
+        if (found == files_.end()) return;
+        good(remove(store_, path));
+        files_.erase(found);
+        return;
+      case 5: return good(random_() % 4 == 0 ? store_.sync() : Status{});
+      case 6:
+        if (found != files_.end()) good(sync(store_, path));
+        return;
+      default:
+        if (found != files_.end()) check(path, found->second);
+    }
+  }
+
+  Store& store_;
+  const int number_;
+  std::mt19937_64 random_;
+  std::map<std::string, Bytes> files_;
+};
+
+void run_stress(bool ring) {
+  const DataDirectory data;
+  auto opened = Store::open(data.open(ring), threaded_options());
+  ASSERT_TRUE(opened) << opened.error().what;
+  std::unique_ptr<Store> store = std::move(*opened);
+  std::vector<std::unique_ptr<Worker>> workers;
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; i++) {
+    workers.push_back(std::make_unique<Worker>(*store, i));
+    threads.emplace_back([&, i] { workers[static_cast<size_t>(i)]->run(stop); });
+  }
+  threads.emplace_back([&] {
+    while (!stop) {
+      const auto collected = store->gc();
+      EXPECT_TRUE(collected) << collected.error().what;
+      (void)store->gc_progress();
+      (void)store->stats();
+      EXPECT_TRUE(store->checkpoint());
+      store->drop_caches();
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  for (auto& worker : workers) worker->check_all();
+  EXPECT_EQ(check_index(*store), "");
+  const auto stats = store->stats();
+  std::cout << stats.io << ": " << stats.groups_sent << " groups, " << stats.cleaned_files
+            << " log files cleaned, " << stats.copied_bytes << " bytes copied\n";
+  const auto closed = store->close();
+  ASSERT_TRUE(closed) << closed.error().what;
+  store.reset();
+  opened = Store::open(data.open(ring), threaded_options());
+  ASSERT_TRUE(opened) << opened.error().what;
+  store = std::move(*opened);
+  EXPECT_EQ(check_index(*store), "");
+  EXPECT_EQ(store->stats().damaged_groups, 0u);
+}
+
+TEST(StoreStress, ThreadsOnTheRing) { run_stress(true); }
+TEST(StoreStress, ThreadsWithoutTheRing) { run_stress(false); }
+
+}  // namespace
+}  // namespace valfs::test
