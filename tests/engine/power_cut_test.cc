@@ -2,7 +2,8 @@
 // a prefix of the history gives (P3) with everything that was synced in it (P2) or, if only the
 // process died, everything that had returned (P1), and work on.
 //
-// VALFS_CUTS: how many crashes to try. VALFS_SEED: the first seed.
+// VALFS_CUTS: how many crashes to try. VALFS_SEED: the first seed. VALFS_DEBUG: say which byte of a
+// large value is wrong.
 #include <gtest/gtest.h>
 
 #include <chrono>

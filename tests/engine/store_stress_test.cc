@@ -61,13 +61,13 @@ class Worker {
   void run(const std::atomic<bool>& stop) {
     while (!stop && !::testing::Test::HasFailure()) step();
   }
-  void check_all() {
-    for (const auto& [path, bytes] : files_) check(path, bytes);
+  void check_all(Store& store) {
+    for (const auto& [path, bytes] : files_) check(store, path, bytes);
   }
 
  private:
-  void check(const std::string& path, const Bytes& expected) {
-    const auto bytes = get(store_, path);
+  static void check(Store& store, const std::string& path, const Bytes& expected) {
+    const auto bytes = get(store, path);
     ASSERT_TRUE(bytes) << path << ": " << bytes.error().what;
     ASSERT_TRUE(*bytes == expected) << path << " has other contents";
   }
@@ -105,7 +105,7 @@ class Worker {
         if (found != files_.end()) good(sync(store_, path));
         return;
       default:
-        if (found != files_.end()) check(path, found->second);
+        if (found != files_.end()) check(store_, path, found->second);
     }
   }
 
@@ -123,9 +123,9 @@ void run_stress(bool ring) {
   std::vector<std::unique_ptr<Worker>> workers;
   std::atomic<bool> stop{false};
   std::vector<std::thread> threads;
-  for (int i = 0; i < 4; i++) {
-    workers.push_back(std::make_unique<Worker>(*store, i));
-    threads.emplace_back([&, i] { workers[static_cast<size_t>(i)]->run(stop); });
+  for (int i = 0; i < 4; i++) workers.push_back(std::make_unique<Worker>(*store, i));
+  for (auto& worker : workers) {
+    threads.emplace_back([&stop, each = worker.get()] { each->run(stop); });
   }
   threads.emplace_back([&] {
     while (!stop) {
@@ -141,7 +141,7 @@ void run_stress(bool ring) {
   std::this_thread::sleep_for(std::chrono::milliseconds(1500));
   stop = true;
   for (std::thread& thread : threads) thread.join();
-  for (auto& worker : workers) worker->check_all();
+  for (auto& worker : workers) worker->check_all(*store);
   EXPECT_EQ(check_index(*store), "");
   const auto stats = store->stats();
   std::cout << stats.io << ": " << stats.groups_sent << " groups, " << stats.cleaned_files
@@ -152,6 +152,7 @@ void run_stress(bool ring) {
   opened = Store::open(data.open(ring), threaded_options());
   ASSERT_TRUE(opened) << opened.error().what;
   store = std::move(*opened);
+  for (auto& worker : workers) worker->check_all(*store);
   EXPECT_EQ(check_index(*store), "");
   EXPECT_EQ(store->stats().damaged_groups, 0u);
 }

@@ -71,6 +71,12 @@ class Copies(MountTest):
             file.seek(1 << 30)
             self.assertEqual(file.read(), b"end")
 
+
+class CappedCopies(MountTest):
+    """The free space of the disk changes under us; that of a capped volume does not."""
+
+    OPTIONS = ("size=1g",)
+
     def test_df_and_du_tell_what_is_there(self):
         before = os.statvfs(self.mnt)
         with open(self.path("file"), "wb") as file:
