@@ -10,9 +10,8 @@ Core::Core(storage::Storage& the_storage, const StoreOptions& the_options,
       options(the_options),
       files(the_storage, volume),
       cache({.capacity_bytes = the_options.cache, .seed = the_options.cache_seed}),
-      clock(the_options.clock ? the_options.clock : [] {
-        return std::chrono::steady_clock::now();
-      }) {}
+      clock(the_options.clock ? the_options.clock
+                              : [] { return std::chrono::steady_clock::now(); }) {}
 
 void Core::when_durable(std::function<void()> action) {
   const std::lock_guard lock(deferred_mutex_);

@@ -1,5 +1,6 @@
-// Promise P5: programs overwrite a file by cutting it to nothing and writing it anew. If power fails
-// in between, an empty file would be all that is left, so no *timed* commit falls into that gap.
+// Promise P5: programs overwrite a file by cutting it to nothing and writing it anew. If power
+// fails in between, an empty file would be all that is left, so no *timed* commit falls into that
+// gap.
 //
 // A gap opens when a value is cut to nothing and closes with its next write, or after 20 ms.
 // Thread-safe.

@@ -15,10 +15,10 @@ constexpr int kQuickReads = 3;
 // The largest write that the kernel sends in one request, and what its record needs besides.
 constexpr uint64_t kLargestWrite = 1 * kMiB + 4 * kKiB;
 
-// P5: the write that follows a truncation to nothing should find room in the same group, so that the
-// two are not torn apart when the slot is full.
+// P5: the write that follows a truncation to nothing should find room in the same group, so that
+// the two are not torn apart when the slot is full.
 Transaction::Size with_room_for_a_write(Transaction::Size size, uint64_t slot_size) {
-  return {size.bytes + std::min(kLargestWrite, slot_size / 4), size.records + 1};
+  return {size.bytes + std::min(kLargestWrite, slot_size / 2), size.records + 1};
 }
 
 double age_ms(const Core& core, std::optional<std::chrono::steady_clock::time_point> since) {
@@ -30,15 +30,17 @@ double age_ms(const Core& core, std::optional<std::chrono::steady_clock::time_po
 
 Store::Store(std::unique_ptr<Rooms> rooms) : rooms_(std::move(rooms)) {}
 
-Store::~Store() { rooms_->upkeep.stop(); }
+Store::~Store() {
+  rooms_->upkeep.stop();
+}
 
 void Store::read_index(const std::function<void(const index::Index&)>& use) const {
   const std::shared_lock lock(rooms_->core.state);
   use(rooms_->core.index);
 }
 
-// A read is put together from several looks at the index. It counts only if the value has not changed
-// in between: else it might mix the size of one moment with the bytes of another.
+// A read is put together from several looks at the index. It counts only if the value has not
+// changed in between: else it might mix the size of one moment with the bytes of another.
 Result<size_t> Store::read(log::ObjectId inode, uint64_t offset, std::span<std::byte> into) {
   Core& core = rooms_->core;
   struct Look {
@@ -67,7 +69,9 @@ Result<size_t> Store::read(log::ObjectId inode, uint64_t offset, std::span<std::
   }
 }
 
-log::ObjectId Store::next_object() const { return rooms_->core.writer->next_object(); }
+log::ObjectId Store::next_object() const {
+  return rooms_->core.writer->next_object();
+}
 
 uint64_t Store::stored_bytes(log::ObjectId inode) {
   log::ObjectId blob = 0;
@@ -83,8 +87,7 @@ uint64_t Store::stored_bytes(log::ObjectId inode) {
   return blob == 0 ? bytes : rooms_->blobs.allocated(blob);
 }
 
-Result<Transaction> Store::begin(const Transaction::Size& size,
-                                 log::LogWriter::Purpose purpose) {
+Result<Transaction> Store::begin(const Transaction::Size& size, log::LogWriter::Purpose purpose) {
   return Transaction::begin(rooms_->core, size, purpose);
 }
 
@@ -143,7 +146,8 @@ Status Store::fold_if_scattered(log::ObjectId inode) {
   const auto read = rooms_->values.read_uncached(inode, 0, bytes);
   // A damaged piece stays where it is; the write itself has succeeded.
   if (!read) return {};
-  auto transaction = Transaction::begin(core, Transaction::Size::of(2, Transaction::kSalvageName, size));
+  auto transaction =
+      Transaction::begin(core, Transaction::Size::of(2, Transaction::kSalvageName, size));
   if (!transaction) return {};
   const index::Inode* known = transaction->index().find(inode);
   if (known == nullptr || known->attributes.size != size) return {};
@@ -195,8 +199,8 @@ Status Store::punch(log::ObjectId inode, uint64_t offset, uint64_t length, Time 
     blob = known->attributes.blob != 0;
   }
   if (blob) return rooms_->blobs.punch(inode, offset, length, now);
-  VALFS_ASSIGN(auto transaction, begin(Transaction::Size::of(1, 0, 0),
-                                       log::LogWriter::Purpose::kReserve));
+  VALFS_ASSIGN(auto transaction,
+               begin(Transaction::Size::of(1, 0, 0), log::LogWriter::Purpose::kReserve));
   transaction.zero(inode, offset, length);
   transaction.commit(now);
   return {};
@@ -215,8 +219,8 @@ void Store::release(log::ObjectId inode, uint64_t count) {
     const uint64_t before = known->holds.fetch_sub(count, std::memory_order_acq_rel);
     if (before != count || known->attributes.links > 0) return;
   }
-  auto transaction = Transaction::begin(core, Transaction::Size::of(2, 0, 0),
-                                        log::LogWriter::Purpose::kReserve);
+  auto transaction =
+      Transaction::begin(core, Transaction::Size::of(2, 0, 0), log::LogWriter::Purpose::kReserve);
   // On failure the next mount removes it.
   if (!transaction) return;
   const index::Inode* known = transaction->index().find(inode);
@@ -263,14 +267,28 @@ Status Store::sync(log::ObjectId inode) {
   return *outcome->status;
 }
 
-Result<GcProgress> Store::gc() { return rooms_->upkeep.collect(); }
-GcProgress Store::gc_progress() const { return rooms_->upkeep.progress(); }
-Status Store::checkpoint() { return rooms_->checkpointer.run(); }
-void Store::drop_caches() { rooms_->core.cache.clear(); }
-void Store::tick() { rooms_->upkeep.tick(); }
-Result<bool> Store::clean_step() { return rooms_->upkeep.clean_one(false); }
+Result<GcProgress> Store::gc() {
+  return rooms_->upkeep.collect();
+}
+GcProgress Store::gc_progress() const {
+  return rooms_->upkeep.progress();
+}
+Status Store::checkpoint() {
+  return rooms_->checkpointer.run();
+}
+void Store::drop_caches() {
+  rooms_->core.cache.clear();
+}
+void Store::tick() {
+  rooms_->upkeep.tick();
+}
+Result<bool> Store::clean_step() {
+  return rooms_->upkeep.clean_one(false);
+}
 
-std::vector<std::string> Store::recovery_warnings() const { return rooms_->recovered.warnings; }
+std::vector<std::string> Store::recovery_warnings() const {
+  return rooms_->recovered.warnings;
+}
 
 StoreStats Store::stats() const {
   const Core& core = rooms_->core;

@@ -26,30 +26,30 @@ namespace valfs {
 
 // Numbers about the volume, all of one moment.
 struct StoreStats {
-  std::string volume;      // id, 32 hex digits
-  uint32_t epoch = 0;      // count of mounts
-  std::string io;          // how storage does I/O
+  std::string volume;  // id, 32 hex digits
+  uint32_t epoch = 0;  // count of mounts
+  std::string io;      // how storage does I/O
   uint64_t inodes = 0;
   uint64_t names = 0;
   uint64_t log_files = 0;
-  uint64_t live_bytes = 0;        // current records with their headers
-  uint64_t dead_bytes = 0;        // every other byte of active and sealed log files
-  uint64_t spare_bytes = 0;       // prepared log files
-  uint64_t log_bytes = 0;         // what log files take on the disk, spares included
+  uint64_t live_bytes = 0;   // current records with their headers
+  uint64_t dead_bytes = 0;   // every other byte of active and sealed log files
+  uint64_t spare_bytes = 0;  // prepared log files
+  uint64_t log_bytes = 0;    // what log files take on the disk, spares included
   uint64_t blob_bytes = 0;
   uint64_t checkpoint_bytes = 0;
-  uint64_t capacity_bytes = 0;    // the cap, or what the volume takes and could still take
+  uint64_t capacity_bytes = 0;  // the cap, or what the volume takes and could still take
   uint64_t available_bytes = 0;
   uint64_t groups_sent = 0;
   uint64_t appended_group = 0;
   uint64_t durable_group = 0;
-  double undurable_ms = 0;        // age of the oldest change that is not durable
-  double undurable_blob_ms = 0;   // the same for bytes of large values
+  double undurable_ms = 0;         // age of the oldest change that is not durable
+  double undurable_blob_ms = 0;    // the same for bytes of large values
   uint64_t checkpoint_covers = 0;  // groups that the next mount need not read
   cache::CacheStats cache;
-  uint64_t cleaned_files = 0;     // freed by the cleaner since the mount
-  uint64_t copied_bytes = 0;      // by the cleaner since the mount
-  std::string failure;            // why the log takes no more changes; empty: it does
+  uint64_t cleaned_files = 0;  // freed by the cleaner since the mount
+  uint64_t copied_bytes = 0;   // by the cleaner since the mount
+  std::string failure;         // why the log takes no more changes; empty: it does
   // What recovery did at this mount.
   bool used_checkpoint = false;
   uint64_t replayed_groups = 0;
@@ -62,7 +62,7 @@ struct StoreStats {
 
 // What garbage collection has done so far.
 struct GcProgress {
-  uint64_t files_total = 0;      // to be cleaned
+  uint64_t files_total = 0;  // to be cleaned
   uint64_t files_done = 0;
   uint64_t bytes_copied = 0;
   uint64_t bytes_reclaimed = 0;  // on the disk
@@ -74,7 +74,8 @@ class Store {
  public:
   // Takes the data directory that `storage` stands for. EBUSY: another process has it (the text
   // names it). ENOENT: no volume there, and options.create is off. ENOTEMPTY: the directory holds
-  // something, but no volume. EINVAL: damaged or foreign superblock. ENODATA: a log file is missing.
+  // something, but no volume. EINVAL: damaged or foreign superblock. ENODATA: a log file is
+  // missing.
   static Result<std::unique_ptr<Store>> open(std::unique_ptr<storage::Storage> storage,
                                              const StoreOptions& options);
   // As if the process had been killed: nothing is committed. close() first is the polite way.

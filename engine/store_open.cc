@@ -94,9 +94,9 @@ Status start_log(Core& core, const recovery::Recovered& recovered) {
   const uint64_t bytes = log::Staging::bytes_needed(options.slots, options.slot_size);
   VALFS_ASSIGN(auto memory,
                core.storage.make_staging(recovery::staging_name(core.superblock.volume), bytes));
-  core.staging = std::make_unique<log::Staging>(std::move(memory), core.superblock.volume,
-                                                core.superblock.epoch, options.slots,
-                                                options.slot_size);
+  core.staging =
+      std::make_unique<log::Staging>(std::move(memory), core.superblock.volume,
+                                     core.superblock.epoch, options.slots, options.slot_size);
   core.files.begin(core.superblock.epoch, recovered.next_file,
                    {0, 0, [&core] { return core.available_bytes(); }});
   core.writer = std::make_unique<log::LogWriter>(core.storage, core.files, *core.staging,
@@ -122,7 +122,7 @@ Status restore_attributes(Core& core, std::vector<std::string>& warnings) {
       attributes.links++;
     }
     VALFS_ASSIGN(auto transaction, Transaction::begin(core, Transaction::Size::of(1, 0, 0),
-                                                      log::LogWriter::Purpose::kReserve));
+                                                      log::LogWriter::Purpose::kCleaner));
     transaction.put(id, attributes);
     transaction.commit({});
   }
@@ -141,7 +141,7 @@ Status tidy_index(Core& core, recovery::Recovered& recovered) {
   });
   for (const auto& [inode, blob] : dead) {
     VALFS_ASSIGN(auto transaction, Transaction::begin(core, Transaction::Size::of(2, 0, 0),
-                                                      log::LogWriter::Purpose::kReserve));
+                                                      log::LogWriter::Purpose::kCleaner));
     transaction.remove(inode);
     if (blob != 0) transaction.remove(blob);
     transaction.commit({});
@@ -159,7 +159,8 @@ Status tidy_index(Core& core, recovery::Recovered& recovered) {
   attributes.set_accessed(now);
   attributes.touch(now);
   attributes.set_born(now);
-  VALFS_ASSIGN(auto transaction, Transaction::begin(core, Transaction::Size::of(1, 0, 0)));
+  VALFS_ASSIGN(auto transaction, Transaction::begin(core, Transaction::Size::of(1, 0, 0),
+                                                    log::LogWriter::Purpose::kCleaner));
   transaction.put(index::kRoot, attributes);
   transaction.commit(now);
   return core.writer->sync();
@@ -186,9 +187,14 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<storage::Storage> sto
   VALFS_TRY(start_log(core, recovered));
   rooms->checkpointer.set_covers(recovered.checkpoint_covers);
   rooms->upkeep.adapt_file_size();
-  // The log may have used its last room; what frees some must still be possible.
-  if (auto prepared = core.files.prepare(1, true); !prepared) {
+  // A new volume needs room for more than its reserve. An old one may have used its last room; what
+  // frees some must still be possible.
+  const bool fresh = core.index.find(index::kRoot) == nullptr;
+  if (auto prepared = fresh ? core.files.prepare(3) : core.files.prepare(1, true); !prepared) {
     if (prepared.error().code != ENOSPC) return tl::unexpected(prepared.error());
+    // Whoever tries again elsewhere does not want to find this disk full.
+    VALFS_TRY(core.files.remove_spares());
+    VALFS_TRY(core.storage.remove_staging(recovery::staging_name(core.superblock.volume)));
     return fail(ENOSPC, "no room for a log file in the data directory: " + prepared.error().what);
   }
   VALFS_TRY(tidy_index(core, recovered));

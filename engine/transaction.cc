@@ -75,7 +75,9 @@ void Transaction::remove_name(const index::Name& name) {
   record.b = name.parent;
 }
 
-void Transaction::remove(log::ObjectId inode) { new_record(RecordType::kRemove, inode); }
+void Transaction::remove(log::ObjectId inode) {
+  new_record(RecordType::kRemove, inode);
+}
 
 void Transaction::write(log::ObjectId inode, uint64_t offset, std::span<const std::byte> bytes) {
   Record& record = new_record(RecordType::kExtent, inode);

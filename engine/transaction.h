@@ -29,9 +29,9 @@ class Transaction {
 
   // Waits for room in the staging slots and the log. ENOSPC: the volume is full. EIO: the log has
   // failed (P8).
-  static Result<Transaction> begin(Core& core, const Size& size,
-                                   log::LogWriter::Purpose purpose =
-                                       log::LogWriter::Purpose::kOrdinary);
+  static Result<Transaction> begin(
+      Core& core, const Size& size,
+      log::LogWriter::Purpose purpose = log::LogWriter::Purpose::kOrdinary);
 
   Transaction(Transaction&&) = default;
   ~Transaction();

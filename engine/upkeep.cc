@@ -42,8 +42,8 @@ void Upkeep::stop() {
   if (upkeep_.joinable()) upkeep_.join();
 }
 
-// Promises P4 and P5: what is older than `commit` is durable, and until shortly before that a moment
-// is awaited at which no value is between its truncation and its next write.
+// Promises P4 and P5: what is older than `commit` is durable, and until shortly before that a
+// moment is awaited at which no value is between its truncation and its next write.
 void Upkeep::commit_if_due() {
   const auto since = core_.writer->undurable_since();
   if (!since) return;
@@ -66,8 +66,7 @@ void Upkeep::run_committer() {
       core_.committer_asleep = true;
       // Whoever appends from here on wakes us; what was appended just before is seen below.
       if (core_.writer->undurable_since()) continue;
-      wake_committer_.wait(lock,
-                           [this] { return stopping_ || !core_.committer_asleep.load(); });
+      wake_committer_.wait(lock, [this] { return stopping_ || !core_.committer_asleep.load(); });
       continue;
     }
     lock.unlock();
@@ -104,10 +103,7 @@ void Upkeep::tick() {
   if (!core_.options.background) commit_if_due();
   core_.run_deferred();
   adapt_file_size();
-  if (const auto prepared = core_.files.prepare(2);
-      !prepared && prepared.error().code != ENOSPC) {
-    report("preparing log files", prepared);
-  }
+  prepare_spares();
   report("flushing large values", flush_blobs(false));
   const auto group = core_.writer->appended();
   if (group != seen_group_) {
@@ -124,6 +120,36 @@ void Upkeep::tick() {
   }
   checkpoint_if_due();
   clean_if_due();
+}
+
+// Two spares are the reserve (log writer); a third is for whoever writes, once the current file is
+// half full. Where the disk is full, the reserve is made up by cleaning.
+void Upkeep::prepare_spares() {
+  const bool soon = core_.writer->room_left() < core_.files.file_size() / 2;
+  const auto prepared = core_.files.prepare(soon ? 3 : 2);
+  if (prepared) return;
+  if (prepared.error().code != ENOSPC) return report("preparing log files", prepared);
+  if (core_.files.spares() >= 2) return;
+  const log::LogFileRef file = choose_fitting();
+  if (!file) return;
+  const auto cleaned = clean(file);
+  if (!cleaned) report("cleaning a full disk", tl::unexpected(cleaned.error()));
+}
+
+// The file with most dead bytes of which the rest still has room.
+log::LogFileRef Upkeep::choose_fitting() const {
+  const uint64_t room = core_.writer->room_left() + core_.files.usage().spare;
+  log::LogFileRef best;
+  uint64_t most = 0;
+  for (const log::LogFileRef& file : cleaner_.worth_cleaning()) {
+    const uint64_t dead = cleaner_.dead_in(*file);
+    const uint64_t used = core_.files.state_of(*file).end;
+    const uint64_t live = used > dead ? used - dead : 0;
+    if (live + core_.options.slot_size > room || dead <= most) continue;
+    most = dead;
+    best = file;
+  }
+  return best;
 }
 
 void Upkeep::adapt_file_size() {
@@ -143,7 +169,7 @@ void Upkeep::adapt_file_size() {
     room = room == 0 ? space->total : std::min(room, space->total);
   }
   // On a small disk the spares must not take it all.
-  if (room > 0) size = std::min(size, room / 16);
+  if (room > 0) size = std::min(size, room / 24);
   core_.files.set_file_size(log::round_up(std::max(size, smallest), kMiB), smallest);
 }
 
@@ -184,8 +210,8 @@ bool Upkeep::too_much_dead() const {
     const uint64_t used = core_.files.usage().used;
     dead = used > live ? used - live : 0;
   }
-  const uint64_t allowance = core_.options.log_file_size > 0 ? core_.options.log_file_size
-                                                              : kSmallestLogFile;
+  const uint64_t allowance =
+      core_.options.log_file_size > 0 ? core_.options.log_file_size : kSmallestLogFile;
   return dead * 100 > live * kDeadPercent + allowance * 100;
 }
 
@@ -196,7 +222,7 @@ Result<cleaner::Outcome> Upkeep::clean(const log::LogFileRef& file) {
 }
 
 Result<bool> Upkeep::clean_one(bool greedy) {
-  const log::LogFileRef file = cleaner_.choose(greedy);
+  const log::LogFileRef file = greedy ? choose_fitting() : cleaner_.choose(false);
   if (!file) return false;
   // A checkpoint that covers what the file held keeps the next mount short. Without one (the disk
   // may be too full for it) the mount reads the whole log.
@@ -206,7 +232,8 @@ Result<bool> Upkeep::clean_one(bool greedy) {
   VALFS_ASSIGN(const auto outcome, clean(file));
   spdlog::debug("{} cleaned: {} bytes copied, freed: {}", log::log_file_path(file->id),
                 outcome.copied, outcome.freed);
-  return outcome.freed && outcome.reclaimed > outcome.copied;
+  const bool by_others = !outcome.freed && core_.files.find(file->id) == nullptr;
+  return by_others || (outcome.freed && outcome.reclaimed > outcome.copied);
 }
 
 void Upkeep::clean_if_due() {
@@ -217,12 +244,11 @@ void Upkeep::clean_if_due() {
 
 Result<bool> Upkeep::make_room(log::LogWriter::Purpose purpose) {
   if (purpose == log::LogWriter::Purpose::kOrdinary) {
-    const log::LogFileRef file = cleaner_.choose(true);
+    const log::LogFileRef file = choose_fitting();
     if (!file) return false;
     const uint64_t size = core_.files.file_size();
     const bool gives_little = cleaner_.dead_in(*file) * kLeastGain < size;
-    const bool uses_reserve =
-        core_.available_bytes() + core_.files.state_of(*file).size < size;
+    const bool uses_reserve = core_.available_bytes() + core_.files.state_of(*file).size < size;
     if (gives_little || uses_reserve) return false;
   }
   return clean_one(true);

@@ -48,6 +48,8 @@ class Upkeep {
   void run_committer();
   void run_upkeep();
   bool too_much_dead() const;
+  void prepare_spares();
+  log::LogFileRef choose_fitting() const;
   void checkpoint_if_due();
   void clean_if_due();
   void sum_quiet_blobs();

@@ -55,7 +55,8 @@ void FileSystem::set_session(fuse_session* session) {
 
 void FileSystem::finish() {
   parts_->virtual_files.finish();
-  // The log calls its waiters in order: after this one, nobody is left. An error is close()'s to tell.
+  // The log calls its waiters in order: after this one, nobody is left. An error is close()'s to
+  // tell.
   (void)parts_->store.sync();
 }
 

@@ -1,9 +1,9 @@
-// Where a listing of a directory ends: names made after it began are not part of it. Without this, a
-// program that renames each entry it reads would read for ever, because a new name comes last.
+// Where a listing of a directory ends: names made after it began are not part of it. Without this,
+// a program that renames each entry it reads would read for ever, because a new name comes last.
 //
-// The kernel tells nobody that a directory is opened (the mount answers no OPENDIR), so the bound is
-// found again through the offsets of the listing itself: a number in their upper bits. After 4096
-// more listings the number is given out again; an old listing then ends a little later.
+// The kernel tells nobody that a directory is opened (the mount answers no OPENDIR), so the bound
+// is found again through the offsets of the listing itself: a number in their upper bits. After
+// 4096 more listings the number is given out again; an old listing then ends a little later.
 #pragma once
 
 #include <array>

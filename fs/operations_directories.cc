@@ -1,6 +1,6 @@
 // Requests about directories: readdir, readdirplus, fsyncdir. An offset is the cookie of the last
-// name that was shown, and the number of the listing; cookies are never reused, so the directory may
-// change in between.
+// name that was shown, and the number of the listing; cookies are never reused, so the directory
+// may change in between.
 #include <cstring>
 #include <string>
 #include <vector>
@@ -45,8 +45,7 @@ class Listing {
     for (const Listed& listed : entries_) {
       char* to = buffer.data() + at;
       const size_t left = buffer.size() - at;
-      const auto cookie =
-          static_cast<off_t>(ListingBounds::offset_of(number_, listed.cookie));
+      const auto cookie = static_cast<off_t>(ListingBounds::offset_of(number_, listed.cookie));
       fuse_entry_param entry = entry_of(listed.node);
       if (!listed.held) entry.ino = 0;  // no reference: the kernel looks it up when it needs it
       at += plus_ ? fuse_add_direntry_plus(request_, to, left, listed.name.c_str(), &entry, cookie)
@@ -115,8 +114,9 @@ void list(fuse_req_t request, fuse_ino_t inode, size_t room, off_t offset, bool 
     list_virtual(cookie, listing);
   } else {
     Error error{0, ""};
-    parts.store.read_index(
-        [&](const index::Index& index) { error = list_children(index, inode, cookie, bound, listing); });
+    parts.store.read_index([&](const index::Index& index) {
+      error = list_children(index, inode, cookie, bound, listing);
+    });
     if (error.code != 0) return Operations::reply_error(request, error);
     for (Listed& listed : listing.entries()) {
       if (listed.node.attributes.blob != 0 && plus) {

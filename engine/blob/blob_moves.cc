@@ -11,7 +11,9 @@ constexpr size_t kSumSize = sizeof(uint32_t);
 constexpr uint64_t kPiece = 1 << 20;
 constexpr size_t kMostSummed = 4096;  // chunks whose sums fit in the batch that names a blob
 
-std::string parent_of(const std::string& path) { return path.substr(0, path.rfind('/')); }
+std::string parent_of(const std::string& path) {
+  return path.substr(0, path.rfind('/'));
+}
 
 Result<std::shared_ptr<storage::File>> create_blob(storage::Storage& storage,
                                                    const std::string& path) {
@@ -98,8 +100,8 @@ Status Blobs::name_blob(log::ObjectId inode, log::ObjectId id, const ChunkSums& 
   uint64_t count = 0;
   for (const auto& range : ranges) count += range.second.size();
   VALFS_ASSIGN(auto transaction,
-               Transaction::begin(core_, Transaction::Size::of(2 + ranges.size(), 0,
-                                                               (count + 1) * kSumSize)));
+               Transaction::begin(
+                   core_, Transaction::Size::of(2 + ranges.size(), 0, (count + 1) * kSumSize)));
   VALFS_TRY(still_names(transaction, inode, 0));
   index::Attributes attributes = transaction.index().find(inode)->attributes;
   attributes.blob = id;
@@ -118,8 +120,9 @@ Status Blobs::move_to_log(log::ObjectId inode, Time now) {
   std::vector<std::byte> bytes(place.size);
   VALFS_ASSIGN(const size_t got, read(inode, 0, bytes));
   if (got != bytes.size()) return fail(EIO, name_of(inode) + ": the file in bin/ is too short");
-  VALFS_ASSIGN(auto transaction,
-               Transaction::begin(core_, Transaction::Size::of(3, Transaction::kSalvageName, bytes.size())));
+  VALFS_ASSIGN(
+      auto transaction,
+      Transaction::begin(core_, Transaction::Size::of(3, Transaction::kSalvageName, bytes.size())));
   VALFS_TRY(still_names(transaction, inode, place.blob));
   index::Attributes attributes = transaction.index().find(inode)->attributes;
   attributes.blob = 0;
@@ -134,9 +137,8 @@ Status Blobs::move_to_log(log::ObjectId inode, Time now) {
 Status Blobs::truncate(log::ObjectId inode, uint64_t size, Time now) {
   VALFS_ASSIGN(Place place, place_of(inode));
   if (size == 0) {  // a new value begins; the old file goes when that is durable (P5)
-    VALFS_ASSIGN(auto transaction,
-                 Transaction::begin(core_, Transaction::Size::of(3, 0, 0),
-                                    log::LogWriter::Purpose::kReserve));
+    VALFS_ASSIGN(auto transaction, Transaction::begin(core_, Transaction::Size::of(3, 0, 0),
+                                                      log::LogWriter::Purpose::kReserve));
     VALFS_TRY(still_names(transaction, inode, place.blob));
     index::Attributes attributes = transaction.index().find(inode)->attributes;
     attributes.blob = 0;
@@ -166,8 +168,8 @@ Status Blobs::truncate(log::ObjectId inode, uint64_t size, Time now) {
   // Where the region is marked, the log gets the sum of this chunk back with the record below.
   if (blob->sums.get(tail_chunk) != 0) set_sum(*blob, tail_chunk, blob->sums.get(tail_chunk));
   const auto tail = blob->sums.range(tail_chunk, 1);
-  // Growing may be refused; the log must not say otherwise. What lies behind the end is cut off when
-  // the file is opened next.
+  // Growing may be refused; the log must not say otherwise. What lies behind the end is cut off
+  // when the file is opened next.
   if (size > place.size) VALFS_TRY(blob->file->resize(size));
   VALFS_ASSIGN(auto transaction,
                Transaction::begin(core_, Transaction::Size::of(4, 0, kSumSize),

@@ -8,7 +8,9 @@
 namespace valfs::blob {
 namespace {
 
-uint64_t chunks_of(uint64_t size) { return (size + kValueChunk - 1) / kValueChunk; }
+uint64_t chunks_of(uint64_t size) {
+  return (size + kValueChunk - 1) / kValueChunk;
+}
 
 }  // namespace
 
@@ -59,9 +61,9 @@ Status Blobs::sweep(std::vector<std::string>& warnings) {
   return {};
 }
 
-// A blob is believed as far as the chunks written last match their sums. That is all of it where the
-// page cache has survived, which nobody can know: a daemon that was killed after power loss may have
-// got no further than this.
+// A blob is believed as far as the chunks written last match their sums. That is all of it where
+// the page cache has survived, which nobody can know: a daemon that was killed after power loss may
+// have got no further than this.
 Status Blobs::verify_tail(log::ObjectId inode, const recovery::BlobTail& tail,
                           std::vector<std::string>& warnings) {
   VALFS_ASSIGN(const Place place, place_of(inode));

@@ -12,7 +12,9 @@ constexpr uint64_t kRegion = 1024;  // chunks that are marked together: 64 MiB
 constexpr size_t kSumSize = sizeof(uint32_t);
 constexpr std::chrono::seconds kQuiet{2};
 
-uint64_t chunks_of(uint64_t size) { return (size + kValueChunk - 1) / kValueChunk; }
+uint64_t chunks_of(uint64_t size) {
+  return (size + kValueChunk - 1) / kValueChunk;
+}
 
 std::span<const std::byte> as_bytes(const std::vector<uint32_t>& sums) {
   return std::as_bytes(std::span(sums));
@@ -146,8 +148,7 @@ Status Blobs::sum_region(Blob& blob, uint64_t region, uint64_t size) {
   for (size_t i = 0; i < sums.size(); i++) blob.sums.set(first + i, sums[i]);
   blob.dirty.erase(from, to);
   blob.marked.erase(region);
-  blob.resummed.erase(blob.resummed.lower_bound(first),
-                      blob.resummed.lower_bound(first + kRegion));
+  blob.resummed.erase(blob.resummed.lower_bound(first), blob.resummed.lower_bound(first + kRegion));
   return {};
 }
 

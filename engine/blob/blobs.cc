@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <cstring>
 
-
 namespace valfs::blob {
 namespace {
 
@@ -13,7 +12,9 @@ constexpr size_t kSumSize = sizeof(uint32_t);
 constexpr uint64_t kMostToSum = 65536;
 constexpr size_t kOpenBlobs = 256;
 
-uint64_t chunks_of(uint64_t size) { return (size + kValueChunk - 1) / kValueChunk; }
+uint64_t chunks_of(uint64_t size) {
+  return (size + kValueChunk - 1) / kValueChunk;
+}
 
 std::span<const std::byte> as_bytes(const std::vector<uint32_t>& sums) {
   return std::as_bytes(std::span(sums));
@@ -62,8 +63,8 @@ Result<Blobs::BlobRef> Blobs::open(log::ObjectId inode, const Place& place) {
   const std::lock_guard lock(mutex_);
   for (auto it = open_.begin(); it != open_.end() && open_.size() >= kOpenBlobs;) {
     const Blob& other = *it->second;
-    const bool idle = it->second.use_count() == 1 && !other.undurable && !other.unsummed &&
-                      !other.failure;
+    const bool idle =
+        it->second.use_count() == 1 && !other.undurable && !other.unsummed && !other.failure;
     it = idle ? open_.erase(it) : std::next(it);
   }
   // Readers under a shared lock may both have come here; the first one stays.
@@ -80,8 +81,7 @@ Status Blobs::shorten(Blob& blob, uint64_t size) {
   return synced;
 }
 
-Status Blobs::still_names(const Transaction& transaction, log::ObjectId inode,
-                          log::ObjectId blob) {
+Status Blobs::still_names(const Transaction& transaction, log::ObjectId inode, log::ObjectId blob) {
   const index::Inode* known = transaction.index().find(inode);
   if (known != nullptr && known->attributes.blob == blob) return {};
   return fail(ENOENT, "object " + std::to_string(inode) + " is gone");
@@ -109,7 +109,8 @@ Status Blobs::load_sums(Blob& blob, uint64_t size) {
   {
     const std::shared_lock lock(core_.state);
     if (const index::Inode* sums = core_.index.find(blob.id)) {
-      for (const auto& extent : sums->extents.all()) runs.emplace_back(extent.offset, extent.length);
+      for (const auto& extent : sums->extents.all())
+        runs.emplace_back(extent.offset, extent.length);
     }
   }
   for (const auto& [offset, length] : runs) {
@@ -165,8 +166,8 @@ void Blobs::note_undurable(Blob& blob) {
   blob.undurable = true;
 }
 
-// The change as the log knows it: BLOB_WRITE, and the sums of what was appended. The first one since
-// a flush says up to where the blob is durable.
+// The change as the log knows it: BLOB_WRITE, and the sums of what was appended. The first one
+// since a flush says up to where the blob is durable.
 Status Blobs::append_written(Blob& blob, uint64_t offset, uint64_t length, uint64_t old_size,
                              Time now) {
   const uint64_t end = offset + length;
@@ -174,8 +175,9 @@ Status Blobs::append_written(Blob& blob, uint64_t offset, uint64_t length, uint6
   const uint64_t first = old_size / kValueChunk;
   const uint64_t from = std::max(first, offset / kValueChunk);
   if (end > old_size) sums = blob.sums.range(from, chunks_of(end) - from);
-  VALFS_ASSIGN(auto transaction, Transaction::begin(core_, Transaction::Size::of(
-                                                               4, 0, (sums.size() + 1) * kSumSize)));
+  VALFS_ASSIGN(
+      auto transaction,
+      Transaction::begin(core_, Transaction::Size::of(4, 0, (sums.size() + 1) * kSumSize)));
   VALFS_TRY(still_names(transaction, blob.inode, blob.id));
   announce(blob, transaction, old_size);
   transaction.blob_written(blob.inode, offset, length);
@@ -246,9 +248,8 @@ Status Blobs::flush(log::ObjectId inode) {
     blob->failure = synced.error();
     return synced;
   }
-  VALFS_ASSIGN(auto transaction,
-               Transaction::begin(core_, Transaction::Size::of(1, 0, 0),
-                                  log::LogWriter::Purpose::kReserve));
+  VALFS_ASSIGN(auto transaction, Transaction::begin(core_, Transaction::Size::of(1, 0, 0),
+                                                    log::LogWriter::Purpose::kReserve));
   if (auto there = still_names(transaction, inode, blob->id); !there) {
     forget(inode);
     return there;

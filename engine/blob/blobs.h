@@ -60,13 +60,13 @@ class Blobs {
     log::ObjectId id = 0;
     std::shared_ptr<storage::File> file;
     ChunkSums sums;
-    std::set<uint64_t> marked;    // regions whose sums are 0 in the log,
-    std::set<uint64_t> resummed;  // but for these chunks of them
-    std::set<uint64_t> dirty;     // chunks to be summed anew
+    std::set<uint64_t> marked;           // regions whose sums are 0 in the log,
+    std::set<uint64_t> resummed;         // but for these chunks of them
+    std::set<uint64_t> dirty;            // chunks to be summed anew
     std::atomic<bool> unsummed{false};   // there are some
     std::atomic<bool> undurable{false};  // bytes were written since the last flush
-    uint64_t durable_size = 0;  // so many bytes were there at the last flush
-    bool announced = false;  // the log says up to where it was durable before that
+    uint64_t durable_size = 0;           // so many bytes were there at the last flush
+    bool announced = false;              // the log says up to where it was durable before that
     std::chrono::steady_clock::time_point undurable_since;
     std::chrono::steady_clock::time_point last_overwrite;
     std::optional<Error> failure;
@@ -78,8 +78,8 @@ class Blobs {
     index::Attributes attributes;
   };
 
-  // ENOENT if the inode is gone, or its value is no longer where it was: names may be removed while a
-  // value is being changed.
+  // ENOENT if the inode is gone, or its value is no longer where it was: names may be removed while
+  // a value is being changed.
   static Status still_names(const Transaction& transaction, log::ObjectId inode,
                             log::ObjectId blob);
   std::vector<std::pair<uint64_t, uint64_t>> runs_of(log::ObjectId inode) const;
@@ -112,7 +112,7 @@ class Blobs {
 
   Core& core_;
   ValueReader& values_;
-  mutable std::mutex mutex_;  // guards the map
+  mutable std::mutex mutex_;               // guards the map
   std::map<log::ObjectId, BlobRef> open_;  // by inode
 };
 

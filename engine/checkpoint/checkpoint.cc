@@ -54,8 +54,7 @@ Status put_inode(PageWriter& pages, const index::Inode& inode) {
 
 Status put_name(PageWriter& pages, const index::Name& name) {
   VALFS_TRY(pages.begin_entry(PageKind::kNames));
-  pages.put(NameEntry{name.cookie, name.parent, name.inode, name.record.packed,
-                      name.name.size()});
+  pages.put(NameEntry{name.cookie, name.parent, name.inode, name.record.packed, name.name.size()});
   pages.put(std::string_view(name.name));
   return {};
 }
@@ -124,8 +123,8 @@ void read_inodes(PageReader page, index::Index& index) {
     for (uint32_t i = 0; i < entry.extent_count && !page.failed(); i++) {
       extents.push_back(page.take<index::Extent>());
     }
-    index::Inode& inode = index.restore_inode(entry.id, entry.sequence, {entry.base},
-                                              entry.attributes, extents);
+    index::Inode& inode =
+        index.restore_inode(entry.id, entry.sequence, {entry.base}, entry.attributes, extents);
     inode.sums = (entry.flags & kSumsFlag) != 0;
     inode.damaged = (entry.flags & kDamagedFlag) != 0;
   }
@@ -180,8 +179,7 @@ Result<uint64_t> write_checkpoint(storage::Storage& storage, const log::VolumeId
 
 Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& volume,
                                uint64_t generation, index::Index& index) {
-  VALFS_ASSIGN(auto file,
-               storage.open(checkpoint_path(generation), storage::OpenMode::kRead));
+  VALFS_ASSIGN(auto file, storage.open(checkpoint_path(generation), storage::OpenMode::kRead));
   PageSource pages(*file, generation);
   Moment moment;
   std::span<const std::byte> bytes;
@@ -199,11 +197,20 @@ Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& v
         moment.next_object = header.next_object;
         break;
       }
-      case PageKind::kInodes: read_inodes(page, index); break;
-      case PageKind::kNames: read_names(page, index); break;
-      case PageKind::kFiles: read_all(page, moment.files); break;
-      case PageKind::kRetired: read_all(page, moment.retired); break;
-      case PageKind::kEnd: return moment;
+      case PageKind::kInodes:
+        read_inodes(page, index);
+        break;
+      case PageKind::kNames:
+        read_names(page, index);
+        break;
+      case PageKind::kFiles:
+        read_all(page, moment.files);
+        break;
+      case PageKind::kRetired:
+        read_all(page, moment.retired);
+        break;
+      case PageKind::kEnd:
+        return moment;
     }
   }
 }
@@ -212,8 +219,7 @@ Status remove_old_checkpoints(storage::Storage& storage, uint64_t newest) {
   VALFS_ASSIGN(const auto names, storage.list("checkpoint"));
   for (const std::string& name : names) {
     uint64_t generation = 0;
-    const auto result =
-        std::from_chars(name.data(), name.data() + name.size(), generation, 16);
+    const auto result = std::from_chars(name.data(), name.data() + name.size(), generation, 16);
     const bool keep = result.ec == std::errc() && generation <= newest && generation + 1 >= newest;
     if (!keep) VALFS_TRY(storage.remove("checkpoint/" + name));
   }

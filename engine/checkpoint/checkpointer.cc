@@ -48,11 +48,10 @@ Status Checkpointer::run() {
     const std::shared_lock lock(core_.state);
     use(core_.index);
   };
-  VALFS_ASSIGN(const uint64_t bytes,
-               write_checkpoint(core_.storage, core_.superblock.volume, generation, moment,
-                                with_index));
-  // The walk has seen changes that were made meanwhile. They have to be durable before the checkpoint
-  // counts: it must never know more than the log.
+  VALFS_ASSIGN(const uint64_t bytes, write_checkpoint(core_.storage, core_.superblock.volume,
+                                                      generation, moment, with_index));
+  // The walk has seen changes that were made meanwhile. They have to be durable before the
+  // checkpoint counts: it must never know more than the log.
   VALFS_TRY(core_.writer->sync());
   VALFS_TRY(core_.files.trim_sealed());
   {

@@ -20,7 +20,9 @@ Status PageWriter::begin_entry(PageKind kind) {
   return {};
 }
 
-Status PageWriter::finish() { return write_page(); }
+Status PageWriter::finish() {
+  return write_page();
+}
 
 Status PageWriter::write_page() {
   if (page_.empty()) return {};

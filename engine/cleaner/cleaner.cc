@@ -18,7 +18,9 @@ constexpr uint64_t kCost = 4 * log::kBlock;
 // this share of what is live.
 constexpr uint64_t kPinnedShare = 8;  // 1/8
 
-uint64_t used_in(const log::LogFile& file) { return file.end - log::kFirstGroupOffset; }
+uint64_t used_in(const log::LogFile& file) {
+  return file.end - log::kFirstGroupOffset;
+}
 
 }  // namespace
 
@@ -78,7 +80,8 @@ log::LogFileRef Cleaner::choose(bool greedy) const {
   return best || greedy ? best : worst_blocker();
 }
 
-// The file for which most tombstones are kept, if they are too many: once it is cleaned they can go.
+// The file for which most tombstones are kept, if they are too many: once it is cleaned they can
+// go.
 log::LogFileRef Cleaner::worst_blocker() const {
   uint64_t live = 0;
   {
@@ -159,9 +162,8 @@ Status Cleaner::retire(const log::LogFileRef& file) {
     body += core_.retired.intervals().size() * sizeof(log::Retired::Interval);
   }
   {
-    VALFS_ASSIGN(auto transaction,
-                 Transaction::begin(core_, Transaction::Size::of(1, body, 0),
-                                    log::LogWriter::Purpose::kCleaner));
+    VALFS_ASSIGN(auto transaction, Transaction::begin(core_, Transaction::Size::of(1, body, 0),
+                                                      log::LogWriter::Purpose::kCleaner));
     core_.retired.add({before + 1, last ? now.last_group : behind - 1});
     transaction.retired(core_.retired.intervals());
     transaction.commit({});

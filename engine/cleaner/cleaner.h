@@ -2,8 +2,9 @@
 //
 //   choose ─► copy (index repointed with each copy) ─► copies durable ─► RETIRED durable ─► unlink
 //
-// Killed anywhere, it leaves duplicates that change nothing; the next mount's log is whole. It holds
-// the store's lock for one small batch at a time. What may be dropped: engine/README.md, invariant 3.
+// Killed anywhere, it leaves duplicates that change nothing; the next mount's log is whole. It
+// holds the store's lock for one small batch at a time. What may be dropped: engine/README.md,
+// invariant 3.
 #pragma once
 
 #include <atomic>
@@ -72,7 +73,7 @@ class Cleaner {
   std::vector<Other> others_;  // log files besides it, by id
   bool damaged_ = false;       // something in it is lost: it has to stay as evidence
 
-  mutable std::mutex mutex_;  // guards what follows
+  mutable std::mutex mutex_;      // guards what follows
   std::set<log::FileId> unfree_;  // cannot be freed: damaged records in them count
   // Tombstones that were copied into a file and cannot be dropped while a certain other file is
   // there: bytes, by file and blocking file.

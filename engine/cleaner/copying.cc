@@ -26,8 +26,7 @@ Status Cleaner::copy_group(const log::LogFileRef& file, uint64_t offset, uint64_
     while (offset + length + log::kBlock <= end && !header_at(offset + length)) {
       length += log::kBlock;
     }
-    const auto image =
-        recovery::read_stretch(*file->file, offset, offset + length, unreadable);
+    const auto image = recovery::read_stretch(*file->file, offset, offset + length, unreadable);
     return copy_records(*file, offset, log::find_records(image, salt, offset));
   }
   length = log::round_up(header->length, log::kBlock);
@@ -71,11 +70,11 @@ Status Cleaner::copy_records(const log::LogFile& file, uint64_t group_offset,
     Batch batch(transaction.index(), size, &transaction);
     done = copy_some(batch);
     if (!batch.empty()) {
-      bytes_copied_ += batch.commit([this](log::FileId target, log::FileId blocker,
-                                           uint64_t bytes) {
-        const std::lock_guard lock(mutex_);
-        pinned_[target][blocker] += bytes;
-      });
+      bytes_copied_ +=
+          batch.commit([this](log::FileId target, log::FileId blocker, uint64_t bytes) {
+            const std::lock_guard lock(mutex_);
+            pinned_[target][blocker] += bytes;
+          });
     }
     entries = entries.subspan(done);
   }
@@ -90,9 +89,9 @@ bool Cleaner::copy(Batch& batch, const log::LogFile& file, log::Position positio
   const index::Inode* inode = batch.index().find(record.id);
   switch (record.type) {
     case RecordType::kInode:
-      return inode == nullptr || inode->base != position ||
-             renew_if_older(batch, file, record.id);
-    case RecordType::kExtent: return copy_extent(batch, file, position, entry);
+      return inode == nullptr || inode->base != position || renew_if_older(batch, file, record.id);
+    case RecordType::kExtent:
+      return copy_extent(batch, file, position, entry);
     case RecordType::kName: {
       // Its touch of the directory's times stays behind.
       if (!renew_if_older(batch, file, record.b)) return false;
@@ -104,7 +103,8 @@ bool Cleaner::copy(Batch& batch, const log::LogFile& file, log::Position positio
     }
     case RecordType::kUnname:
       return renew_if_older(batch, file, record.b) && copy_tombstone(batch, file, record);
-    case RecordType::kRemove: return copy_tombstone(batch, file, record);
+    case RecordType::kRemove:
+      return copy_tombstone(batch, file, record);
     case RecordType::kTruncate:
     case RecordType::kZero:
       if (inode == nullptr) return true;  // its REMOVE covers what this one covered
@@ -119,7 +119,8 @@ bool Cleaner::copy(Batch& batch, const log::LogFile& file, log::Position positio
       copy.flags |= log::kCopy;
       return batch.add(copy);
     }
-    case RecordType::kRetired: return true;  // a newer one, with all intervals, follows
+    case RecordType::kRetired:
+      return true;  // a newer one, with all intervals, follows
   }
   return true;
 }

@@ -13,18 +13,24 @@ using log::RecordType;
 
 void Index::apply(const Record& record, const Placed& placed, Mode mode) {
   switch (record.type) {
-    case RecordType::kInode: return apply_inode(record, placed);
-    case RecordType::kExtent: return apply_extent(record, placed, mode);
+    case RecordType::kInode:
+      return apply_inode(record, placed);
+    case RecordType::kExtent:
+      return apply_extent(record, placed, mode);
     case RecordType::kTruncate:
     case RecordType::kZero:
-    case RecordType::kBlobWrite: return apply_shape(record, mode);
-    case RecordType::kName: return apply_name(record, placed);
-    case RecordType::kUnname: return apply_unname(record);
+    case RecordType::kBlobWrite:
+      return apply_shape(record, mode);
+    case RecordType::kName:
+      return apply_name(record, placed);
+    case RecordType::kUnname:
+      return apply_unname(record);
     case RecordType::kRemove:
       if (Inode* inode = find(record.id)) remove_inode(*inode);
       return;
     case RecordType::kBlobSync:
-    case RecordType::kRetired: return;
+    case RecordType::kRetired:
+      return;
   }
 }
 

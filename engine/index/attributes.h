@@ -13,7 +13,7 @@ struct Attributes {
   uint32_t mode = 0;  // type and permissions, as st_mode
   uint32_t uid = 0;
   uint32_t gid = 0;
-  uint32_t links = 0;  // st_nlink
+  uint32_t links = 0;   // st_nlink
   uint64_t device = 0;  // st_rdev
   uint64_t size = 0;    // bytes
   uint64_t blob = 0;    // object id of the file in bin/ that holds the value; 0: it is in the log

@@ -71,8 +71,8 @@ void ExtentMap::insert(const Extent& extent, const OnRelease& released) {
     return;
   }
   cut(extent.offset, extent.end(), released);
-  extents_.insert(
-      extents_.begin() + static_cast<ptrdiff_t>(first_ending_after(extent.offset)), extent);
+  extents_.insert(extents_.begin() + static_cast<ptrdiff_t>(first_ending_after(extent.offset)),
+                  extent);
 }
 
 uint64_t ExtentMap::repoint(log::Position old, const Extent& copy, const OnRelease& released) {

@@ -11,7 +11,7 @@ namespace valfs::index {
 
 // A run of bytes of a value inside one record's payload.
 struct Extent {
-  uint64_t offset = 0;      // in the value
+  uint64_t offset = 0;       // in the value
   uint64_t length : 23 = 0;  // ≤ 4 MiB
   uint64_t lead : 24 = 0;    // bytes from the record's start to this run's first byte
   uint64_t meta : 17 = 0;    // bytes of the record before its payload

@@ -28,7 +28,9 @@ void grow_table(Table& table, Buckets& buckets) {
 
 }  // namespace
 
-size_t Index::IdHash::operator()(ObjectId id) const { return mix(id); }
+size_t Index::IdHash::operator()(ObjectId id) const {
+  return mix(id);
+}
 
 size_t Index::NameHash::operator()(const NameKey& key) const {
   return mix(std::hash<std::string_view>{}(key.name) ^ mix(key.parent));
@@ -40,7 +42,9 @@ Index::Index()
       inodes_({inode_buckets_.get(), kFirstBuckets}),
       names_({name_buckets_.get(), kFirstBuckets}) {}
 
-Index::~Index() { clear(); }
+Index::~Index() {
+  clear();
+}
 
 void Index::clear() {
   for (Inode& inode : inodes_) inode.children.clear();
@@ -171,8 +175,7 @@ void Index::visit_inode_bucket(size_t bucket,
   for (auto it = inodes_.begin(bucket); it != inodes_.end(bucket); ++it) visit(*it);
 }
 
-void Index::visit_name_bucket(size_t bucket,
-                              const std::function<void(const Name&)>& visit) const {
+void Index::visit_name_bucket(size_t bucket, const std::function<void(const Name&)>& visit) const {
   for (auto it = names_.begin(bucket); it != names_.end(bucket); ++it) visit(*it);
 }
 

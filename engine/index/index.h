@@ -65,8 +65,8 @@ struct Inode {
   ExtentMap extents;
   uint64_t overlay_bytes = 0;  // log bytes written to the value since it was one extent
   Name* names = nullptr;
-  Children children;    // of a directory
-  bool sums = false;    // chunk sums of the blob with this id, not an inode of the user's
+  Children children;     // of a directory
+  bool sums = false;     // chunk sums of the blob with this id, not an inode of the user's
   bool damaged = false;  // a record of it is lost, and which bytes it held is unknown
 };
 

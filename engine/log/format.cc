@@ -6,7 +6,9 @@
 
 namespace valfs::log {
 
-uint32_t VolumeId::salt() const { return crc32c(std::as_bytes(std::span(bytes))); }
+uint32_t VolumeId::salt() const {
+  return crc32c(std::as_bytes(std::span(bytes)));
+}
 
 std::string VolumeId::text() const {
   std::string result;

@@ -100,19 +100,19 @@ struct GroupHeader {
   uint32_t volume_salt = 0;
   Epoch epoch = 0;
   FileId file = 0;
-  uint32_t length = 0;         // bytes with header, records and directory, before padding
+  uint32_t length = 0;  // bytes with header, records and directory, before padding
   uint32_t record_count = 0;
-  uint32_t directory = 0;      // offset of the directory from the group's start
+  uint32_t directory = 0;  // offset of the directory from the group's start
   GroupSequence sequence = 0;
-  GroupSequence watermark = 0;        // every group up to it was durable when this one was sent
-  RecordSequence next_record = 0;     // the first record sequence not yet given out
-  ObjectId next_object = 0;           // the first object id not yet given out
-  uint64_t previous_end = 0;          // packed Position behind the previous group; 0 for the first
-  uint32_t previous_crc = 0;          // header CRC of the previous group
-  uint32_t records_digest = 0;        // CRC32C over the header CRCs of its records, in order
+  GroupSequence watermark = 0;     // every group up to it was durable when this one was sent
+  RecordSequence next_record = 0;  // the first record sequence not yet given out
+  ObjectId next_object = 0;        // the first object id not yet given out
+  uint64_t previous_end = 0;       // packed Position behind the previous group; 0 for the first
+  uint32_t previous_crc = 0;       // header CRC of the previous group
+  uint32_t records_digest = 0;     // CRC32C over the header CRCs of its records, in order
   uint32_t directory_crc = 0;
   std::array<uint8_t, 40> reserved{};
-  uint32_t crc = 0;                   // of everything before it, salted with the group's offset
+  uint32_t crc = 0;  // of everything before it, salted with the group's offset
 };
 static_assert(sizeof(GroupHeader) == 128 && std::is_trivially_copyable_v<GroupHeader>);
 static_assert(offsetof(GroupHeader, sequence) == 32);
@@ -127,13 +127,13 @@ struct RecordHeader {
   uint32_t payload_length = 0;  // the record ends at meta_length + payload_length, rounded up to 8
   RecordSequence sequence = 0;
   ObjectId id = 0;
-  uint64_t a = 0;          // see record.h
+  uint64_t a = 0;  // see record.h
   uint64_t b = 0;
-  int64_t seconds = 0;     // time of the change
+  int64_t seconds = 0;  // time of the change
   uint32_t nanoseconds = 0;
   uint16_t name_length = 0;
   uint16_t body_length = 0;
-  FileId origin = 0;       // tombstones copied by the cleaner: the file they were first written to
+  FileId origin = 0;  // tombstones copied by the cleaner: the file they were first written to
   uint32_t reserved = 0;
 };
 static_assert(sizeof(RecordHeader) == 72 && std::is_trivially_copyable_v<RecordHeader>);

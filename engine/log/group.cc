@@ -46,8 +46,7 @@ std::vector<DirectoryEntry> read_directory(std::span<const std::byte> image,
                                            const GroupHeader& header, const Salt& salt,
                                            uint64_t offset, bool& good) {
   std::vector<DirectoryEntry> directory(header.record_count);
-  const auto bytes =
-      image.subspan(header.directory, directory.size() * sizeof(DirectoryEntry));
+  const auto bytes = image.subspan(header.directory, directory.size() * sizeof(DirectoryEntry));
   good = salted_crc(salt, offset + header.directory, bytes) == header.directory_crc;
   if (!good) return {};
   if (!directory.empty()) std::memcpy(directory.data(), bytes.data(), bytes.size());
@@ -71,8 +70,8 @@ uint64_t group_length(uint64_t end, uint64_t record_count) {
 }
 
 GroupHeader seal_group(std::byte* image, uint64_t end, const GroupSummary& summary,
-                       const GroupPlace& place, GroupSequence watermark,
-                       RecordSequence next_record, ObjectId next_object) {
+                       const GroupPlace& place, GroupSequence watermark, RecordSequence next_record,
+                       ObjectId next_object) {
   const auto directory = std::as_bytes(std::span(summary.directory()));
   GroupHeader header;
   header.volume_salt = place.salt.volume;
@@ -114,8 +113,8 @@ GroupContents read_group(std::span<const std::byte> image, const GroupHeader& he
                          const Salt& salt, uint64_t offset) {
   GroupContents contents;
   if (image.size() < header.length) return contents;  // the file ends inside: nothing is certain
-  const bool gapless = walk_records(image, sizeof header, header.directory, salt, offset,
-                                    contents.records);
+  const bool gapless =
+      walk_records(image, sizeof header, header.directory, salt, offset, contents.records);
   uint32_t digest = 0;
   bool payloads_good = true;
   for (const auto& entry : contents.records) {

@@ -38,8 +38,8 @@ uint64_t group_length(uint64_t end, uint64_t record_count);
 // Writes header, directory and padding around the records that lie in [sizeof(GroupHeader), end) of
 // `image`; returns the header. The image must have room for group_length().
 GroupHeader seal_group(std::byte* image, uint64_t end, const GroupSummary& summary,
-                       const GroupPlace& place, GroupSequence watermark,
-                       RecordSequence next_record, ObjectId next_object);
+                       const GroupPlace& place, GroupSequence watermark, RecordSequence next_record,
+                       ObjectId next_object);
 
 // The header at `offset` of a log file, if it is one that belongs there.
 std::optional<GroupHeader> decode_group_header(std::span<const std::byte> bytes, const Salt& salt,

@@ -11,7 +11,9 @@ namespace {
 
 constexpr uint64_t kZeroPiece = 1 << 20;
 
-std::string parent_of(const std::string& path) { return path.substr(0, path.rfind('/')); }
+std::string parent_of(const std::string& path) {
+  return path.substr(0, path.rfind('/'));
+}
 
 // The directories above a log file, durably.
 Status make_parents(storage::Storage& storage, const std::string& path) {

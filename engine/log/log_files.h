@@ -21,7 +21,7 @@ struct LogFile {
   Epoch epoch = 0;
   std::shared_ptr<storage::File> file;
   // Guarded by the mutex of LogFiles; the log writer's file grows.
-  uint64_t size = 0;  // bytes of the file
+  uint64_t size = 0;                 // bytes of the file
   uint64_t end = kFirstGroupOffset;  // bytes in use
   ObjectId highest_object = 0;       // no record in it is about a younger object
   GroupSequence first_group = 0;
@@ -89,8 +89,8 @@ class LogFiles {
   storage::Storage& storage_;
   const VolumeId volume_;
   const uint32_t volume_salt_;
-  std::mutex prepare_mutex_;   // held over the slow work
-  mutable std::mutex mutex_;   // guards what follows
+  std::mutex prepare_mutex_;  // held over the slow work
+  mutable std::mutex mutex_;  // guards what follows
   Epoch epoch_ = 0;
   FileId next_file_ = 1;
   Limits limits_;

@@ -47,25 +47,31 @@ bool LogWriter::file_fits(uint64_t bytes, size_t records) const {
   return file_ && next_offset_ + group_length(sizeof(GroupHeader) + bytes, records) <= file_->size;
 }
 
-// True if the cleaner could still write a group to the file afterwards.
-bool LogWriter::leaves_room(uint64_t bytes, size_t records) const {
-  if (!file_) return false;
-  const uint64_t length =
-      open_ ? group_length(slots_[*open_].end + bytes,
-                           slots_[*open_].summary.record_count() + records)
-            : group_length(sizeof(GroupHeader) + bytes, records);
-  return next_offset_ + length + staging_.slot_size() <= file_->size;
+// So many prepared files an append must leave. The cleaner has one for itself, so that it can
+// always copy what is live in a file before it frees it; deletes have another.
+size_t LogWriter::spares_kept(Purpose purpose) {
+  switch (purpose) {
+    case Purpose::kOrdinary:
+      return 2;
+    case Purpose::kReserve:
+      return 1;
+    case Purpose::kCleaner:
+      return 0;
+  }
+  return 2;
 }
 
 // So many prepared files there must be for an append.
 size_t LogWriter::spares_needed(uint64_t bytes, size_t records, Purpose purpose) const {
-  const size_t next = file_fits(bytes, records) ? 0 : 1;
-  switch (purpose) {
-    case Purpose::kOrdinary: return 1 + next;
-    case Purpose::kReserve: return leaves_room(bytes, records) ? next : 1;
-    case Purpose::kCleaner: return next;
-  }
-  return 1;
+  const bool fits = (open_ && open_slot_fits(bytes, records)) || file_fits(bytes, records);
+  return spares_kept(purpose) + (fits ? 0 : 1);
+}
+
+uint64_t LogWriter::room_left() const {
+  const Lock lock(mutex_);
+  if (!file_) return 0;
+  const uint64_t used = next_offset_ + (open_ ? slots_[*open_].end : 0);
+  return file_->size > used ? file_->size - used : 0;
 }
 
 std::optional<uint32_t> LogWriter::free_slot() const {
@@ -95,10 +101,7 @@ void LogWriter::end_reservation() {
 bool LogWriter::room(uint64_t bytes, size_t records, Purpose purpose) {
   if (failure_) return false;
   // Where the reserve has been used up it has to be made up first.
-  const size_t reserve = purpose == Purpose::kOrdinary ? 1
-                         : purpose == Purpose::kReserve && !leaves_room(bytes, records) ? 1
-                                                                                        : 0;
-  if (files_.spares() < reserve) return false;
+  if (files_.spares() < spares_kept(purpose)) return false;
   if (group_length(sizeof(GroupHeader) + bytes, records) > staging_.slot_size()) return false;
   if (open_ && open_slot_fits(bytes, records)) return true;
   if (open_has_records()) seal_open();
@@ -110,8 +113,7 @@ bool LogWriter::open_slot(uint64_t bytes, size_t records, Purpose purpose) {
   const auto free = free_slot();
   if (!free) return false;
   if (!file_fits(bytes, records)) {
-    const size_t keep = purpose == Purpose::kOrdinary ? 1 : 0;
-    if (files_.spares() <= keep) return false;
+    if (files_.spares() <= spares_kept(purpose)) return false;
     leave_file();
     file_ = files_.take_spare();
     next_offset_ = kFirstGroupOffset;
@@ -183,8 +185,8 @@ void LogWriter::seal_open() {
   Slot& slot = slots_[number];
   std::byte* image = staging_.image(number);
   staging_.header(number).committed.store(slot.end, std::memory_order_release);
-  const GroupHeader header = seal_group(image, slot.end, slot.summary, slot.place, durable_,
-                                        next_record_, next_object());
+  const GroupHeader header =
+      seal_group(image, slot.end, slot.summary, slot.place, durable_, next_record_, next_object());
   slot.length = round_up(header.length, kBlock);
   slot.state = State::kSealed;
   files_.grew(*slot.file, slot.place.offset + slot.length, slot.place.sequence,
@@ -268,9 +270,7 @@ Status LogWriter::wait_for_room(uint64_t bytes, size_t records, Purpose purpose)
     {
       Lock lock(mutex_);
       // Not while somebody is about to append to the open slot: room() may seal it.
-      const auto may_look = [this] {
-        return failure_ || (!reserved_ && (open_ || free_slot()));
-      };
+      const auto may_look = [this] { return failure_ || (!reserved_ && (open_ || free_slot())); };
       storage_.wait(lock, changed_, may_look);
       if (failure_) return tl::unexpected(*failure_);
       if (room(bytes, records, purpose)) return {};

@@ -23,9 +23,9 @@ class LogWriter {
   using Clock = std::function<std::chrono::steady_clock::time_point()>;
   using Done = std::function<void(const Status&)>;
 
-  // What an append is for. Ordinary writes leave a log file in reserve, so that on a full disk
-  // deletes and the cleaner still find room (P10).
-  // What frees space leaves as much of it as one group takes, so that the cleaner can always begin.
+  // What an append is for. Ordinary writes leave two log files in reserve: one that deletes may use
+  // on a full disk, one that only the cleaner may, so that it can always copy before it frees
+  // (P10).
   enum class Purpose { kOrdinary, kReserve, kCleaner };
 
   struct Start {
@@ -78,9 +78,11 @@ class LogWriter {
   GroupSequence durable() const;
   // When the oldest record that is not durable was appended; nothing if all are.
   std::optional<std::chrono::steady_clock::time_point> undurable_since() const;
-  bool attested() const;           // nothing was sent since the last empty group
+  bool attested() const;  // nothing was sent since the last empty group
   std::optional<Error> failure() const;
   uint64_t groups_sent() const;
+  // Bytes that the current file still takes.
+  uint64_t room_left() const;
   LogFileRef active_file() const;
 
  private:
@@ -105,7 +107,7 @@ class LogWriter {
   bool open_slot_fits(uint64_t bytes, size_t records) const;
   bool room(uint64_t bytes, size_t records, Purpose purpose);
   bool file_fits(uint64_t bytes, size_t records) const;
-  bool leaves_room(uint64_t bytes, size_t records) const;
+  static size_t spares_kept(Purpose purpose);
   size_t spares_needed(uint64_t bytes, size_t records, Purpose purpose) const;
   std::optional<uint32_t> free_slot() const;
   bool open_slot(uint64_t bytes, size_t records, Purpose purpose);

@@ -84,16 +84,14 @@ uint32_t encode(const Record& record, const Salt& salt, uint64_t offset, std::by
   const auto name = std::as_bytes(std::span(record.name));
   at = std::copy(name.begin(), name.end(), at);
   for (size_t done = 0; done < record.payload.size(); done += kPayloadChunk) {
-    const uint32_t crc =
-        crc32c(record.payload.subspan(done, std::min<size_t>(kPayloadChunk,
-                                                             record.payload.size() - done)));
+    const uint32_t crc = crc32c(record.payload.subspan(
+        done, std::min<size_t>(kPayloadChunk, record.payload.size() - done)));
     std::memcpy(at, &crc, kCrcSize);
     at += kCrcSize;
   }
   std::fill(at, into + header.meta_length, std::byte{0});
   std::memcpy(into, &header, sizeof header);
-  header.crc =
-      salted_crc(salt, offset, {into + kCrcSize, header.meta_length - kCrcSize});
+  header.crc = salted_crc(salt, offset, {into + kCrcSize, header.meta_length - kCrcSize});
   std::memcpy(into, &header.crc, kCrcSize);
 
   at = std::copy(record.payload.begin(), record.payload.end(), into + header.meta_length);
@@ -138,8 +136,8 @@ std::optional<FoundRecord> decode(std::span<const std::byte> bytes, const Salt& 
   found.crc = header.crc;
   found.meta_length = header.meta_length;
   found.payload_length = header.payload_length;
-  found.total_length = round_up(uint64_t{header.meta_length} + header.payload_length,
-                                kRecordAlignment);
+  found.total_length =
+      round_up(uint64_t{header.meta_length} + header.payload_length, kRecordAlignment);
   Record& record = found.record;
   record.type = header.type;
   record.flags = header.flags;

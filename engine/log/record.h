@@ -6,11 +6,10 @@
 //   EXTENT copy  inode     offset           parent     old Position       bytes of the value
 //   TRUNCATE     inode     new size         –          –                  –
 //   ZERO         inode     offset           length     –                  –
-//   NAME         cookie    inode            parent     –                  –      (name: the entry's)
-//   UNNAME       cookie    inode            parent     –                  –
-//   REMOVE       inode     –                –          –                  –
-//   BLOB_WRITE   inode     offset           length     –                  –
-//   BLOB_SYNC    inode     durable size     –          –                  –
+//   NAME         cookie    inode            parent     –                  –      (name: the
+//   entry's) UNNAME       cookie    inode            parent     –                  – REMOVE inode
+//   –                –          –                  – BLOB_WRITE   inode     offset           length
+//   –                  – BLOB_SYNC    inode     durable size     –          –                  –
 //   RETIRED      –         –                –          Interval[]         –
 #pragma once
 

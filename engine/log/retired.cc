@@ -17,7 +17,9 @@ void Retired::add(Interval interval) {
   intervals_[interval.first] = interval.last;
 }
 
-bool Retired::covers(GroupSequence group) const { return skip(group) != group; }
+bool Retired::covers(GroupSequence group) const {
+  return skip(group) != group;
+}
 
 GroupSequence Retired::skip(GroupSequence group) const {
   const auto after = intervals_.upper_bound(group);

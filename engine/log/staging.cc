@@ -42,7 +42,9 @@ SlotHeader& Staging::header(uint32_t slot) {
   return *reinterpret_cast<SlotHeader*>(slot_start(slot));
 }
 
-std::byte* Staging::image(uint32_t slot) { return slot_start(slot) + kBlock; }
+std::byte* Staging::image(uint32_t slot) {
+  return slot_start(slot) + kBlock;
+}
 
 namespace {
 
@@ -55,8 +57,11 @@ Result<StagedGroup> read_slot(const SlotHeader& slot, std::span<const std::byte>
     return fail(EINVAL, "staging slot of group " + std::to_string(slot.sequence) + ": bad length");
   }
   StagedGroup group;
-  group.place = {{volume.salt(), slot.file, slot.epoch}, slot.offset, slot.sequence,
-                 slot.previous_end, slot.previous_crc};
+  group.place = {{volume.salt(), slot.file, slot.epoch},
+                 slot.offset,
+                 slot.sequence,
+                 slot.previous_end,
+                 slot.previous_crc};
   GroupSummary summary;
   uint64_t at = sizeof(GroupHeader);
   while (at < committed) {
@@ -109,8 +114,8 @@ Result<std::vector<StagedGroup>> read_staging(std::span<const std::byte> memory,
   std::sort(used.begin(), used.end());
   std::vector<StagedGroup> groups;
   for (const auto& [sequence, slot] : used) {
-    auto group = read_slot(header_at(slot), slot_at(slot).subspan(kBlock), volume, next_record,
-                           next_object);
+    auto group =
+        read_slot(header_at(slot), slot_at(slot).subspan(kBlock), volume, next_record, next_object);
     // What lies before a damaged slot is good, and what lies behind it cannot follow without it.
     if (!group) {
       spdlog::error("{}; it and {} later groups are lost", group.error().what,

@@ -1,7 +1,8 @@
 // Staging slots: where groups gather, in memory that outlives the daemon (promise P1).
 //
 //   block 0         StagingHeader
-//   then per slot   SlotHeader (one block), image (slot_size bytes: the group as it will be written)
+//   then per slot   SlotHeader (one block), image (slot_size bytes: the group as it will be
+//   written)
 //
 // A slot belongs to the log writer. It becomes true, as one atomic store, with `committed`: bytes
 // of the image that hold whole records; 0 = the slot is free. A process that dies leaves memory as

@@ -60,8 +60,8 @@ void note_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t begin, u
   while (end > begin) {
     const uint64_t from = end > begin + kWindow ? end - kWindow : begin;
     const auto bytes = read_stretch(*file->file, from, end, scan.unreadable);
-    const auto last = std::find_if(bytes.rbegin(), bytes.rend(),
-                                   [](std::byte b) { return b != std::byte{0}; });
+    const auto last =
+        std::find_if(bytes.rbegin(), bytes.rend(), [](std::byte b) { return b != std::byte{0}; });
     if (last != bytes.rend()) {
       const auto used = static_cast<uint64_t>(bytes.rend() - last);
       scan.stretches.push_back({file, begin, std::min(end, from + round_up(used, kBlock))});
@@ -148,8 +148,7 @@ Result<log::LogFileRef> open_log_file(storage::Storage& storage, const log::Volu
                                       log::FileId id) {
   auto log_file = std::make_shared<log::LogFile>();
   log_file->id = id;
-  VALFS_ASSIGN(log_file->file,
-               storage.open(log::log_file_path(id), storage::OpenMode::kReadWrite));
+  VALFS_ASSIGN(log_file->file, storage.open(log::log_file_path(id), storage::OpenMode::kReadWrite));
   VALFS_ASSIGN(const auto info, log_file->file->info());
   log_file->size = info.size;
 
@@ -169,8 +168,7 @@ Result<log::LogFileRef> open_log_file(storage::Storage& storage, const log::Volu
   return log_file;
 }
 
-FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t from,
-                   uint64_t to) {
+FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t from, uint64_t to) {
   FileScan scan;
   uint64_t offset = from;
   while (offset + kBlock <= to) {

@@ -43,7 +43,7 @@ Result<log::ObjectId> lost_and_found(Core& core, Time now) {
     return index::kRoot;  // somebody's file has that name
   }
   VALFS_ASSIGN(auto transaction, Transaction::begin(core, Transaction::Size::of(3, 16, 0),
-                                                    log::LogWriter::Purpose::kReserve));
+                                                    log::LogWriter::Purpose::kCleaner));
   index::Attributes attributes;
   attributes.mode = S_IFDIR | 0700;
   attributes.links = 2;
@@ -76,11 +76,12 @@ Status name_the_nameless(Core& core, const Recovered& recovered, Time now,
                          std::vector<std::string>& warnings) {
   for (const log::ObjectId id : find_nameless(core.index)) {
     VALFS_ASSIGN(const Place place, place_for(core, id, recovered, now));
-    if (core.index.find(place.parent, place.name) != nullptr) continue;  // found by an earlier mount
+    if (core.index.find(place.parent, place.name) != nullptr)
+      continue;  // found by an earlier mount
     const bool directory = is_directory(core.index.find(id));
     VALFS_ASSIGN(auto transaction,
                  Transaction::begin(core, Transaction::Size::of(2, place.name.size(), 0),
-                                    log::LogWriter::Purpose::kReserve));
+                                    log::LogWriter::Purpose::kCleaner));
     transaction.add_name(place.parent, place.name, id);
     if (directory) count_directory(transaction, place.parent, now);
     transaction.commit(now);

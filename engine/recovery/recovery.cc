@@ -32,8 +32,8 @@ class Recovery {
     }
     std::set<log::FileId> present;
     for (const log::LogFileRef& file : opened_) present.insert(file->id);
-    VALFS_ASSIGN(const Verdict verdict,
-                 judge(scans, result_.checkpoint_covers + 1, known_durable(scans), result_.retired, present));
+    VALFS_ASSIGN(const Verdict verdict, judge(scans, result_.checkpoint_covers + 1,
+                                              known_durable(scans), result_.retired, present));
     VALFS_TRY(check_covered_files());
     Replay replay(index_, files_, result_);
     VALFS_TRY(replay.run(verdict, result_.used_checkpoint ? index::Index::Mode::kLogOrder
@@ -50,14 +50,16 @@ class Recovery {
     if (!memory) {
       if (memory.error().code != ENOENT) return tl::unexpected(memory.error());
       if (result_.same_boot) {
-        warn("the last mount did not end cleanly and its staging slots are gone: what was written "
-             "in its last moments and not synced may be lost");
+        warn(
+            "the last mount did not end cleanly and its staging slots are gone: what was written "
+            "in its last moments and not synced may be lost");
       }
       return {};
     }
     if (!result_.same_boot) {
-      warn("the machine was restarted without unmounting: what was written in the last moments and "
-           "not synced is lost");
+      warn(
+          "the machine was restarted without unmounting: what was written in the last moments and "
+          "not synced is lost");
       return {};
     }
     auto groups = log::read_staging((*memory)->bytes(), superblock_.volume, superblock_.epoch,
@@ -97,8 +99,8 @@ class Recovery {
       }
     }
     for (const FileScan& scan : scans) {
-      const bool behind = std::any_of(
-          scan.stretches.begin(), scan.stretches.end(), [&](const Stretch& stretch) {
+      const bool behind =
+          std::any_of(scan.stretches.begin(), scan.stretches.end(), [&](const Stretch& stretch) {
             return last_group == nullptr || stretch.file->id > last_group->file->id ||
                    (stretch.file == last_group->file && stretch.begin > last_group->offset);
           });
@@ -110,8 +112,8 @@ class Recovery {
   // True if the group reached its place before the daemon died.
   static bool holds(storage::File& file, const log::StagedGroup& group) {
     bool unreadable = false;
-    const auto image = read_stretch(file, group.place.offset,
-                                    group.place.offset + group.image.size(), unreadable);
+    const auto image =
+        read_stretch(file, group.place.offset, group.place.offset + group.image.size(), unreadable);
     const auto header = log::decode_group_header(image, group.place.salt, group.place.offset);
     return header && header->sequence == group.place.sequence &&
            log::read_group(image, *header, group.place.salt, group.place.offset).whole;
@@ -137,8 +139,8 @@ class Recovery {
     result_.start.next_record = superblock_.next_record;
     result_.start.next_object = std::max(superblock_.next_object, index::kFirstObject);
     if (superblock_.checkpoint == 0) return;
-    auto moment = checkpoint::read_checkpoint(storage_, superblock_.volume,
-                                              superblock_.checkpoint, index_);
+    auto moment =
+        checkpoint::read_checkpoint(storage_, superblock_.volume, superblock_.checkpoint, index_);
     if (!moment) {
       warn(moment.error().what + "; reading the whole log instead");
       index_.clear();
@@ -155,8 +157,8 @@ class Recovery {
     for (const checkpoint::FileEntry& entry : moment->files) covered_[entry.id] = entry;
   }
 
-  // The cleaner has freed groups that the checkpoint does not cover (the disk was too full for a new
-  // one): the copies it made stand for records that cannot be replayed any more. All records
+  // The cleaner has freed groups that the checkpoint does not cover (the disk was too full for a
+  // new one): the copies it made stand for records that cannot be replayed any more. All records
   // together, by sequence, still give the index.
   bool checkpoint_is_outrun() const {
     const auto intervals = result_.retired.intervals();
@@ -249,7 +251,8 @@ class Recovery {
     if (last) result_.start.previous_end = log::Position::at(last->id, last->end).packed;
     if (verdict.unreadable) warn("the disk could not read some blocks of the log");
     if (verdict.damaged_groups > 0) {
-      warn(std::to_string(verdict.damaged_groups) + " acknowledged groups of the log are damaged; "
+      warn(std::to_string(verdict.damaged_groups) +
+           " acknowledged groups of the log are damaged; "
            "the values they held answer EIO");
     }
   }
@@ -268,7 +271,9 @@ class Recovery {
 
 }  // namespace
 
-std::string staging_name(const log::VolumeId& volume) { return "staging-" + volume.text(); }
+std::string staging_name(const log::VolumeId& volume) {
+  return "staging-" + volume.text();
+}
 
 Result<Recovered> recover(storage::Storage& storage, const log::Superblock& superblock,
                           log::LogFiles& files, index::Index& index) {

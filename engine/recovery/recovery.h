@@ -33,10 +33,10 @@ struct Recovered {
   std::map<log::ObjectId, BlobTail> blobs;  // by inode
   // Where damage was found: parent and name as records of values remember them, by inode.
   std::map<log::ObjectId, std::pair<log::ObjectId, std::string>> name_hints;
-  uint64_t groups = 0;           // replayed
-  uint64_t records = 0;          // replayed
-  uint64_t drained = 0;          // groups taken from staging slots
-  uint64_t dropped_groups = 0;   // torn tail
+  uint64_t groups = 0;          // replayed
+  uint64_t records = 0;         // replayed
+  uint64_t drained = 0;         // groups taken from staging slots
+  uint64_t dropped_groups = 0;  // torn tail
   uint64_t damaged_groups = 0;
   uint64_t damaged_values = 0;
   bool used_checkpoint = false;

@@ -11,9 +11,9 @@ using index::Index;
 using log::RecordType;
 
 Status Replay::run(const Verdict& verdict, Index::Mode mode) {
-  damaged_ = !verdict.damaged.empty() ||
-             std::any_of(verdict.kept.begin(), verdict.kept.end(),
-                         [](const FoundGroup& group) { return !group.whole; });
+  damaged_ =
+      !verdict.damaged.empty() || std::any_of(verdict.kept.begin(), verdict.kept.end(),
+                                              [](const FoundGroup& group) { return !group.whole; });
   // Groups and what is left of damaged ones, in order of place.
   auto stretch = verdict.damaged.begin();
   for (const FoundGroup& group : verdict.kept) {
@@ -57,9 +57,8 @@ void Replay::take_stretch(const Stretch& stretch, Index::Mode mode) {
   const auto records = log::find_records(bytes, files_.salt(file), stretch.begin);
   for (const auto& entry : records) take(file, stretch.begin, entry, bytes, mode);
   result_.warnings.push_back(log::log_file_path(file.id) + ": damage from offset " +
-                             std::to_string(stretch.begin) + " to " +
-                             std::to_string(stretch.end) + ", " +
-                             std::to_string(records.size()) + " records found again");
+                             std::to_string(stretch.begin) + " to " + std::to_string(stretch.end) +
+                             ", " + std::to_string(records.size()) + " records found again");
 }
 
 void Replay::take(const log::LogFile& file, uint64_t group_offset,
@@ -74,8 +73,8 @@ void Replay::take(const log::LogFile& file, uint64_t group_offset,
       std::max(result_.start.next_object, log::youngest_object(found.record) + 1);
   if (mode == Index::Mode::kLogOrder) return apply(found.record, placed, mode);
   const auto meta = image.subspan(entry.offset, found.meta_length);
-  kept_.push_back({found.record.sequence, kept_.size(), placed, {meta.begin(), meta.end()},
-                   files_.salt(file)});
+  kept_.push_back(
+      {found.record.sequence, kept_.size(), placed, {meta.begin(), meta.end()}, files_.salt(file)});
 }
 
 void Replay::apply_kept() {
@@ -105,7 +104,9 @@ void Replay::note_blob(const log::Record& record) {
     case RecordType::kBlobWrite:
       result_.blobs[record.id].written.emplace_back(record.a, record.a + record.b);
       return;
-    case RecordType::kBlobSync: result_.blobs[record.id] = {true, record.a, {}}; return;
+    case RecordType::kBlobSync:
+      result_.blobs[record.id] = {true, record.a, {}};
+      return;
     case RecordType::kTruncate: {
       // What is written behind this end is not what was durable there.
       const auto known = result_.blobs.find(record.id);
@@ -123,8 +124,11 @@ void Replay::note_blob(const log::Record& record) {
         if (attributes.blob == 0) result_.blobs.erase(record.id);
       }
       return;
-    case RecordType::kRemove: result_.blobs.erase(record.id); return;
-    default: return;
+    case RecordType::kRemove:
+      result_.blobs.erase(record.id);
+      return;
+    default:
+      return;
   }
 }
 

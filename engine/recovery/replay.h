@@ -25,9 +25,8 @@ class Replay {
 
   Status take_group(const FoundGroup& group, index::Index::Mode mode);
   void take_stretch(const Stretch& stretch, index::Index::Mode mode);
-  void take(const log::LogFile& file, uint64_t group_offset,
-            const log::GroupContents::Entry& entry, std::span<const std::byte> image,
-            index::Index::Mode mode);
+  void take(const log::LogFile& file, uint64_t group_offset, const log::GroupContents::Entry& entry,
+            std::span<const std::byte> image, index::Index::Mode mode);
   void apply(const log::Record& record, const index::Placed& placed, index::Index::Mode mode);
   void apply_kept();
   void note_blob(const log::Record& record);

@@ -95,9 +95,8 @@ class Judge {
     const uint64_t last_offset = verdict_.kept.empty() ? 0 : verdict_.kept.back().offset;
     for (const FileScan& scan : scans_) {
       for (const Stretch& stretch : scan.stretches) {
-        const bool before_last =
-            stretch.file->id < last_file ||
-            (stretch.file->id == last_file && stretch.begin < last_offset);
+        const bool before_last = stretch.file->id < last_file ||
+                                 (stretch.file->id == last_file && stretch.begin < last_offset);
         if (before_last || tail_damaged_) verdict_.damaged.push_back(stretch);
       }
     }

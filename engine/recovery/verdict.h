@@ -20,8 +20,9 @@ struct Verdict {
   bool unreadable = false;
 };
 
-// `present` are the log files that are there, whatever is left in them. `first` is the first group the scans should hold; `durable` what the superblock vouches for.
-// ENODATA, with the name of the file where it is known: a log file is missing.
+// `present` are the log files that are there, whatever is left in them. `first` is the first group
+// the scans should hold; `durable` what the superblock vouches for. ENODATA, with the name of the
+// file where it is known: a log file is missing.
 Result<Verdict> judge(std::vector<FileScan> scans, log::GroupSequence first,
                       log::GroupSequence durable, const log::Retired& retired,
                       const std::set<log::FileId>& present);

@@ -173,7 +173,7 @@ class SimDisk final : public Storage {
   uint64_t observations_ = 0;
   uint64_t life_ = 1;  // raised by each restart; what belongs to an earlier one is dead
   uint64_t boot_ = 1;
-  uint64_t name_;  // of this disk and its clones, for the boot id
+  uint64_t name_;             // of this disk and its clones, for the boot id
   uint64_t lock_holder_ = 0;  // the life that holds the lock, or 0
   Fault fault_;
 };

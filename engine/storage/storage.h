@@ -68,8 +68,7 @@ class File {
   // blocks there, O_DIRECT with RWF_DSYNC: one flush, no file system metadata). `offset` and size
   // are multiples of kBlockSize and `from` is aligned to it; `from` must stay as it is until then.
   // Several may be under way; they may complete in any order.
-  virtual void write_durably(uint64_t offset, std::span<const std::byte> from,
-                             Completion done) = 0;
+  virtual void write_durably(uint64_t offset, std::span<const std::byte> from, Completion done) = 0;
 
   // Makes the file's bytes and size durable (fdatasync). After a failure the bytes written since
   // the last success must be taken for lost: never call it again hoping for the best.

@@ -1,5 +1,5 @@
-// Garbage collection: how much it gives, what it must leave alone, and that it may be stopped at any
-// step.
+// Garbage collection: how much it gives, what it must leave alone, and that it may be stopped at
+// any step.
 #include <gtest/gtest.h>
 
 #include "tests/support/tree_model.h"
@@ -14,7 +14,9 @@ using storage::SimDisk;
 
 constexpr int kFiles = 120;
 
-std::string name(int i) { return "d" + std::to_string(i % 3) + "/f" + std::to_string(i); }
+std::string name(int i) {
+  return "d" + std::to_string(i % 3) + "/f" + std::to_string(i);
+}
 Bytes value(int i, int version) {
   return pattern(static_cast<uint64_t>(i * 10 + version), static_cast<size_t>(500 + 97 * i));
 }
@@ -126,8 +128,8 @@ TEST(Cleaner, MayBeStoppedAtEveryStep) {
   disk.set_fault([&](const Operation& operation) {
     if (operation.kind >= OperationKind::kOpen || ::testing::Test::HasFailure()) return 0;
     const bool kill = stops % 3 == 0;
-    const auto left = kill ? disk.clone_after_process_kill(stops)
-                           : disk.clone_after_power_loss(stops);
+    const auto left =
+        kill ? disk.clone_after_process_kill(stops) : disk.clone_after_power_loss(stops);
     stops++;
     if (stops % 4 == 0) erase_checkpoints(*left);
     auto opened = open_store(*left, small_options());

@@ -206,8 +206,7 @@ TEST(Staging, CommittedBatchesComeBackInOrder) {
   EXPECT_EQ((*groups)[0].place.sequence, 10u);
   const auto header = decode_group_header((*groups)[1].image, (*groups)[1].place.salt, 11 * kBlock);
   ASSERT_TRUE(header);
-  EXPECT_TRUE(
-      read_group((*groups)[1].image, *header, (*groups)[1].place.salt, 11 * kBlock).whole);
+  EXPECT_TRUE(read_group((*groups)[1].image, *header, (*groups)[1].place.salt, 11 * kBlock).whole);
   EXPECT_GT(header->next_record, 99u);
 
   EXPECT_EQ(read_staging(memory.bytes(), volume, 4, 1, 16).error().code, EINVAL);
@@ -268,8 +267,9 @@ TEST(Superblock, OneWholeCopyIsEnough) {
     ASSERT_TRUE(disk.flip_bit(kSuperblockPath, (copy * kBlock + 200) * 8));
   }
   EXPECT_EQ(read_superblock(disk).error().code, EINVAL);
-  EXPECT_EQ(read_superblock(*std::make_unique<storage::SimDisk>(storage::SimDiskOptions{}))
-                .error().code, ENOENT);
+  EXPECT_EQ(
+      read_superblock(*std::make_unique<storage::SimDisk>(storage::SimDiskOptions{})).error().code,
+      ENOENT);
 }
 
 // --- retired ---

@@ -167,8 +167,8 @@ class Crash {
       if (store) (*store).reset();
       // What only a killed daemon's staging memory holds is safe once recovery has written it, but
       // the power may go before that.
-      const CrashKind next = killed ? kind : (random() % 4 == 0 ? CrashKind::kProcessKill
-                                                                : CrashKind::kPowerLoss);
+      const CrashKind next =
+          killed ? kind : (random() % 4 == 0 ? CrashKind::kProcessKill : CrashKind::kPowerLoss);
       disk.restart(next);
       totals_.second_cuts++;
       trace_ += next == CrashKind::kPowerLoss ? ", recovery cut" : ", recovery killed";
@@ -199,7 +199,8 @@ class Crash {
   void fail_with(const std::string& what, uint64_t seed) {
     ADD_FAILURE() << trace_ << ": crash seed " << seed << " after " << history_.returned() << " of "
                   << history_.begun() << " begun, synced " << history_.durable() << ": " << what
-                  << "\n" << history_.text(history_.begun());
+                  << "\n"
+                  << history_.text(history_.begun());
   }
 
   // What was found stays found; what is synced now survives the next cut.
@@ -231,8 +232,8 @@ class Crash {
     if (again.paths.size() != image.paths.size()) return fail_with("other paths later", seed);
     for (const auto& [path, entry] : image.paths) {
       const auto& later = again.paths[path];
-      if (later.bytes != entry.bytes || later.links != entry.links ||
-          later.inode != entry.inode || later.permissions != entry.permissions) {
+      if (later.bytes != entry.bytes || later.links != entry.links || later.inode != entry.inode ||
+          later.permissions != entry.permissions) {
         return fail_with(path + " differs later", seed);
       }
     }
@@ -246,8 +247,8 @@ class Crash {
 
 // Runs one history and crashes copies of the disk on its way.
 void run_history(uint64_t seed, size_t sector_size, bool large, uint64_t rarity, Totals& totals) {
-  SCOPED_TRACE("VALFS_SEED=" + std::to_string(seed) + " sectors of " +
-               std::to_string(sector_size) + (large ? ", with blobs" : ""));
+  SCOPED_TRACE("VALFS_SEED=" + std::to_string(seed) + " sectors of " + std::to_string(sector_size) +
+               (large ? ", with blobs" : ""));
   std::mt19937_64 random(seed);
   SimDisk disk({.seed = seed, .sector_size = sector_size});
   FakeClock clock;
@@ -319,10 +320,18 @@ void run_cuts(uint64_t salt, size_t sector_size, bool large) {
             << "; mounts with a checkpoint " << totals.with_checkpoint << "\n";
 }
 
-TEST(PowerCut, SmallValuesLargeSectors) { run_cuts(0, 4096, false); }
-TEST(PowerCut, SmallValuesSmallSectors) { run_cuts(100'000, 512, false); }
-TEST(PowerCut, LargeValuesLargeSectors) { run_cuts(200'000, 4096, true); }
-TEST(PowerCut, LargeValuesSmallSectors) { run_cuts(300'000, 512, true); }
+TEST(PowerCut, SmallValuesLargeSectors) {
+  run_cuts(0, 4096, false);
+}
+TEST(PowerCut, SmallValuesSmallSectors) {
+  run_cuts(100'000, 512, false);
+}
+TEST(PowerCut, LargeValuesLargeSectors) {
+  run_cuts(200'000, 4096, true);
+}
+TEST(PowerCut, LargeValuesSmallSectors) {
+  run_cuts(300'000, 512, true);
+}
 
 }  // namespace
 }  // namespace valfs::test

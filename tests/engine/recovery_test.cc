@@ -35,9 +35,8 @@ std::vector<OnDisk> groups_on(SimDisk& disk) {
       groups.push_back({path, at, log::round_up(header.length, kBlock), header});
     }
   }
-  std::sort(groups.begin(), groups.end(), [](const OnDisk& a, const OnDisk& b) {
-    return a.header.sequence < b.header.sequence;
-  });
+  std::sort(groups.begin(), groups.end(),
+            [](const OnDisk& a, const OnDisk& b) { return a.header.sequence < b.header.sequence; });
   return groups;
 }
 
@@ -49,8 +48,12 @@ void erase_checkpoints(SimDisk& disk) {
   }
 }
 
-Bytes value(int i) { return pattern(100 + static_cast<uint64_t>(i), 3000); }
-std::string name(int i) { return "f" + std::to_string(i); }
+Bytes value(int i) {
+  return pattern(100 + static_cast<uint64_t>(i), 3000);
+}
+std::string name(int i) {
+  return "f" + std::to_string(i);
+}
 
 // Values f0 … f5, each in a group of its own, and no clean end.
 class DecisionTable : public ::testing::Test {
@@ -386,10 +389,12 @@ TEST(ThreeWays, CheckpointAndTailGiveWhatTheWholeLogGives) {
       auto again = must_open(*each, small_options(clock));
       const StoreImage image = StoreImage::of(*again);
       EXPECT_EQ(difference(image, tree), "")
-          << (each == with.get() ? "with" : "without") << " checkpoint\n" << history;
+          << (each == with.get() ? "with" : "without") << " checkpoint\n"
+          << history;
       EXPECT_EQ(check_index(*again), "");
       EXPECT_TRUE(attributes_in(*again) == attributes)
-          << (each == with.get() ? "with" : "without") << " checkpoint\n" << history;
+          << (each == with.get() ? "with" : "without") << " checkpoint\n"
+          << history;
       if (each == without.get()) {
         EXPECT_FALSE(again->stats().used_checkpoint);
       }

@@ -1,5 +1,5 @@
-// Threads that write, read, remove and sync while upkeep and garbage collection run, on the real file
-// system. Meant for the thread sanitizer, too.
+// Threads that write, read, remove and sync while upkeep and garbage collection run, on the real
+// file system. Meant for the thread sanitizer, too.
 #include <gtest/gtest.h>
 
 #include <stdlib.h>
@@ -28,9 +28,8 @@ class DataDirectory {
     std::filesystem::remove_all(path_, ignored);
   }
   std::unique_ptr<storage::Storage> open(bool ring) const {
-    auto storage =
-        storage::open_kernel_storage({.data_directory = path_, .staging_directory = "",
-                                      .use_ring = ring});
+    auto storage = storage::open_kernel_storage(
+        {.data_directory = path_, .staging_directory = "", .use_ring = ring});
     if (!storage) std::abort();
     return std::move(*storage);
   }
@@ -100,7 +99,8 @@ class Worker {
         good(remove(store_, path));
         files_.erase(found);
         return;
-      case 5: return good(random_() % 4 == 0 ? store_.sync() : Status{});
+      case 5:
+        return good(random_() % 4 == 0 ? store_.sync() : Status{});
       case 6:
         if (found != files_.end()) good(sync(store_, path));
         return;
@@ -157,8 +157,47 @@ void run_stress(bool ring) {
   EXPECT_EQ(store->stats().damaged_groups, 0u);
 }
 
-TEST(StoreStress, ThreadsOnTheRing) { run_stress(true); }
-TEST(StoreStress, ThreadsWithoutTheRing) { run_stress(false); }
+TEST(StoreStress, ThreadsOnTheRing) {
+  run_stress(true);
+}
+TEST(StoreStress, ThreadsWithoutTheRing) {
+  run_stress(false);
+}
+
+// A read that met a value on its way to bin/ returned zeros: it had the size of one moment and the
+// extents of another.
+TEST(StoreStress, P0_ReadsWhileAValueMovesToBin) {
+  DataDirectory data;
+  auto opened = Store::open(data.open(true), threaded_options());
+  ASSERT_TRUE(opened) << opened.error().what;
+  Store& store = **opened;
+  const uint64_t threshold = threaded_options().blob_threshold;
+  for (int round = 0; round < 30; round++) {
+    const std::string name = "f" + std::to_string(round);
+    ASSERT_TRUE(create(store, name));
+    const log::ObjectId id = look_up(store, name);
+    const Bytes piece(threshold / 4, std::byte{0xaa});
+    for (uint64_t i = 0; i < 4; i++) ASSERT_TRUE(store.write(id, i * piece.size(), piece, kNow));
+    std::atomic<bool> stop{false};
+    std::atomic<uint64_t> reads{0};
+    std::atomic<uint64_t> wrong{0};
+    std::thread reader([&] {
+      Bytes into(threshold / 2);
+      while (!stop) {
+        const auto got = store.read(id, threshold / 4, into);
+        for (size_t i = 0; got && i < *got; i++) wrong += into[i] != std::byte{0xaa};
+        reads++;
+      }
+    });
+    while (reads == 0) std::this_thread::yield();
+    ASSERT_TRUE(store.write(id, threshold, Bytes(4096, std::byte{0xaa}), kNow));
+    stop = true;
+    reader.join();
+    EXPECT_EQ(wrong, 0u);
+    ASSERT_TRUE(remove(store, name));
+  }
+  EXPECT_TRUE(store.close());
+}
 
 }  // namespace
 }  // namespace valfs::test

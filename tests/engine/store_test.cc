@@ -162,8 +162,7 @@ TEST(Store, P8AFailedFlushOfALargeValueSticks) {
   ASSERT_TRUE(store->sync());
   ASSERT_TRUE(append(*store, "a", pattern(2, 1000)));
   disk.set_fault([](const Operation& operation) {
-    return operation.kind == OperationKind::kSync && operation.path.rfind("bin/", 0) == 0 ? EIO
-                                                                                         : 0;
+    return operation.kind == OperationKind::kSync && operation.path.rfind("bin/", 0) == 0 ? EIO : 0;
   });
   EXPECT_EQ(sync(*store, "a").error().code, EIO);
   disk.set_fault({});
@@ -228,7 +227,8 @@ TEST(Store, P10OverwritingAFullVolumeGoesOn) {
     ASSERT_TRUE(written) << round << ": " << written.error().what;
   }
   for (int i = 0; i < 100; i++) {
-    EXPECT_EQ(*get(*store, "f" + std::to_string(i)), pattern(static_cast<uint64_t>(2900 + i), 10'000));
+    EXPECT_EQ(*get(*store, "f" + std::to_string(i)),
+              pattern(static_cast<uint64_t>(2900 + i), 10'000));
   }
 }
 

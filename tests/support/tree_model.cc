@@ -7,8 +7,8 @@
 namespace valfs::test {
 namespace {
 
-const char* const kNames[] = {"create", "mkdir",      "write", "truncate", "punch", "remove",
-                              "rename", "link",       "chmod", "sync",     "fsync", "gc",
+const char* const kNames[] = {"create", "mkdir",      "write", "truncate",   "punch", "remove",
+                              "rename", "link",       "chmod", "sync",       "fsync", "gc",
                               "clean",  "checkpoint", "tick",  "drop caches"};
 
 std::string parent_of(const std::string& path) {
@@ -28,7 +28,9 @@ std::string Action::text() const {
          std::to_string(offset) + "+" + std::to_string(length);
 }
 
-Tree::Tree() { nodes_[1] = {true, 0755, 2, nullptr}; }
+Tree::Tree() {
+  nodes_[1] = {true, 0755, 2, nullptr};
+}
 
 Tree::Id Tree::find(const std::string& path) const {
   if (path.empty()) return 1;
@@ -78,7 +80,8 @@ void Tree::apply(const Action& action) {
         std::copy(written.begin(), written.end(),
                   bytes.begin() + static_cast<ptrdiff_t>(action.offset));
       });
-    case Action::kTruncate: return change([&](Bytes& bytes) { bytes.resize(action.offset); });
+    case Action::kTruncate:
+      return change([&](Bytes& bytes) { bytes.resize(action.offset); });
     case Action::kPunch:
       return change([&](Bytes& bytes) {
         const size_t begin = std::min<size_t>(action.offset, bytes.size());
@@ -86,7 +89,8 @@ void Tree::apply(const Action& action) {
         std::fill(bytes.begin() + static_cast<ptrdiff_t>(begin),
                   bytes.begin() + static_cast<ptrdiff_t>(end), std::byte{0});
       });
-    case Action::kRemove: return drop(action.path);
+    case Action::kRemove:
+      return drop(action.path);
     case Action::kRename: {
       if (find(action.other) == id) return;
       if (find(action.other) != 0) drop(action.other);
@@ -114,7 +118,8 @@ void Tree::apply(const Action& action) {
     case Action::kChangeMode:
       nodes_.at(id).permissions = static_cast<uint32_t>(action.offset);
       return;
-    default: return;
+    default:
+      return;
   }
 }
 
@@ -138,8 +143,7 @@ std::string ActionSource::new_path(const Tree& tree) {
 Action ActionSource::next(const Tree& tree) {
   for (;;) {
     Action action = try_next(tree);
-    const bool needs_path =
-        action.kind != Action::kSync && action.kind < Action::kGc;
+    const bool needs_path = action.kind != Action::kSync && action.kind < Action::kGc;
     if (needs_path && action.path.empty() && action.kind != Action::kChangeMode) continue;
     return action;
   }
@@ -147,8 +151,7 @@ Action ActionSource::next(const Tree& tree) {
 
 Action ActionSource::try_next(const Tree& tree) {
   const std::string file = some_path(tree, false);
-  const uint64_t size =
-      file.empty() ? 0 : tree.node(tree.find(file))->bytes->size();
+  const uint64_t size = file.empty() ? 0 : tree.node(tree.find(file))->bytes->size();
   const uint64_t seed = random_();
   const auto length = [&]() -> uint64_t {
     const uint64_t kind = below(large_ ? 8 : 6);
@@ -160,48 +163,72 @@ Action ActionSource::try_next(const Tree& tree) {
   switch (below(32)) {
     case 0:
     case 1:
-    case 2: return {Action::kCreate, tree.paths().size() < 14 ? new_path(tree) : "", "", 0, 0, 0};
+    case 2:
+      return {Action::kCreate, tree.paths().size() < 14 ? new_path(tree) : "", "", 0, 0, 0};
     case 3:
       return {Action::kMakeDirectory, tree.paths().size() < 14 ? new_path(tree) : "", "", 0, 0, 0};
     case 4:
     case 5:
     case 6:
-    case 7: return {Action::kWrite, file, "", size, length(), seed};  // append
+    case 7:
+      return {Action::kWrite, file, "", size, length(), seed};  // append
     case 8:
-    case 9: return {Action::kWrite, file, "", below(size + 1), length(), seed};
-    case 10: return {Action::kWrite, file, "", size + below(3000), length(), seed};
-    case 11: return {Action::kWrite, file, "", 0, length(), seed};
-    case 12: return {Action::kTruncate, file, "", 0, 0, 0};
-    case 13: return {Action::kTruncate, file, "", below(size + 1), 0, 0};
-    case 14: return {Action::kTruncate, file, "", size + below(10000), 0, 0};
-    case 15: return {Action::kPunch, file, "", below(size + 1), 1 + below(8000), 0};
+    case 9:
+      return {Action::kWrite, file, "", below(size + 1), length(), seed};
+    case 10:
+      return {Action::kWrite, file, "", size + below(3000), length(), seed};
+    case 11:
+      return {Action::kWrite, file, "", 0, length(), seed};
+    case 12:
+      return {Action::kTruncate, file, "", 0, 0, 0};
+    case 13:
+      return {Action::kTruncate, file, "", below(size + 1), 0, 0};
+    case 14:
+      return {Action::kTruncate, file, "", size + below(10000), 0, 0};
+    case 15:
+      return {Action::kPunch, file, "", below(size + 1), 1 + below(8000), 0};
     case 16:
-    case 17: return {Action::kRemove, file, "", 0, 0, 0};
+    case 17:
+      return {Action::kRemove, file, "", 0, 0, 0};
     case 18: {
       const std::string directory = some_path(tree, true);
-      const bool empty = std::none_of(
-          tree.paths().begin(), tree.paths().end(),
-          [&](const auto& entry) { return is_below(entry.first, directory); });
+      const bool empty =
+          std::none_of(tree.paths().begin(), tree.paths().end(),
+                       [&](const auto& entry) { return is_below(entry.first, directory); });
       return {Action::kRemove, empty ? directory : "", "", 0, 0, 0};
     }
     case 19:
-    case 20: return {Action::kRename, file, some_path(tree, false), 0, 0, 0};
-    case 21: return {Action::kRename, file, new_path(tree), 0, 0, 0};
+    case 20:
+      return {Action::kRename, file, some_path(tree, false), 0, 0, 0};
+    case 21:
+      return {Action::kRename, file, new_path(tree), 0, 0, 0};
     case 22: {
       const std::string directory = some_path(tree, true);
       const std::string to = new_path(tree);
-      return {Action::kRename, to == directory || is_below(to, directory) ? "" : directory, to, 0,
-              0, 0};
+      return {Action::kRename,
+              to == directory || is_below(to, directory) ? "" : directory,
+              to,
+              0,
+              0,
+              0};
     }
-    case 23: return {Action::kLink, tree.paths().size() < 14 ? file : "", new_path(tree), 0, 0, 0};
-    case 24: return {Action::kChangeMode, file, "", below(0777), 0, 0};
-    case 25: return {Action::kSync, "", "", 0, 0, 0};
-    case 26: return {Action::kSyncFile, file, "", 0, 0, 0};
-    case 27: return {below(2) == 0 ? Action::kGc : Action::kCleanStep, "", "", 0, 0, 0};
-    case 28: return {below(2) == 0 ? Action::kCheckpoint : Action::kCleanStep, "", "", 0, 0, 0};
+    case 23:
+      return {Action::kLink, tree.paths().size() < 14 ? file : "", new_path(tree), 0, 0, 0};
+    case 24:
+      return {Action::kChangeMode, file, "", below(0777), 0, 0};
+    case 25:
+      return {Action::kSync, "", "", 0, 0, 0};
+    case 26:
+      return {Action::kSyncFile, file, "", 0, 0, 0};
+    case 27:
+      return {below(2) == 0 ? Action::kGc : Action::kCleanStep, "", "", 0, 0, 0};
+    case 28:
+      return {below(2) == 0 ? Action::kCheckpoint : Action::kCleanStep, "", "", 0, 0, 0};
     case 29:
-    case 30: return {Action::kTick, "", "", below(3) == 0 ? 6000 : below(200), 0, 0};
-    default: return {Action::kDropCaches, "", "", 0, 0, 0};
+    case 30:
+      return {Action::kTick, "", "", below(3) == 0 ? 6000 : below(200), 0, 0};
+    default:
+      return {Action::kDropCaches, "", "", 0, 0, 0};
   }
 }
 
@@ -211,27 +238,41 @@ Status run(Store& store, FakeClock& clock, const Action& action) {
     return {};
   };
   switch (action.kind) {
-    case Action::kCreate: return create(store, action.path);
-    case Action::kMakeDirectory: return make_directory(store, action.path);
+    case Action::kCreate:
+      return create(store, action.path);
+    case Action::kMakeDirectory:
+      return make_directory(store, action.path);
     case Action::kWrite:
       return write(store, action.path, action.offset, pattern(action.seed, action.length));
-    case Action::kTruncate: return truncate(store, action.path, action.offset);
-    case Action::kPunch: return punch(store, action.path, action.offset, action.length);
-    case Action::kRemove: return remove(store, action.path);
-    case Action::kRename: return rename(store, action.path, action.other);
-    case Action::kLink: return link(store, action.path, action.other);
+    case Action::kTruncate:
+      return truncate(store, action.path, action.offset);
+    case Action::kPunch:
+      return punch(store, action.path, action.offset, action.length);
+    case Action::kRemove:
+      return remove(store, action.path);
+    case Action::kRename:
+      return rename(store, action.path, action.other);
+    case Action::kLink:
+      return link(store, action.path, action.other);
     case Action::kChangeMode:
       return change_mode(store, action.path, static_cast<uint32_t>(action.offset));
-    case Action::kSync: return store.sync();
-    case Action::kSyncFile: return sync(store, action.path);
-    case Action::kGc: return bare(store.gc());
-    case Action::kCleanStep: return bare(store.clean_step());
-    case Action::kCheckpoint: return store.checkpoint();
+    case Action::kSync:
+      return store.sync();
+    case Action::kSyncFile:
+      return sync(store, action.path);
+    case Action::kGc:
+      return bare(store.gc());
+    case Action::kCleanStep:
+      return bare(store.clean_step());
+    case Action::kCheckpoint:
+      return store.checkpoint();
     case Action::kTick:
       clock.advance(std::chrono::milliseconds(action.offset));
       store.tick();
       return {};
-    case Action::kDropCaches: store.drop_caches(); return {};
+    case Action::kDropCaches:
+      store.drop_caches();
+      return {};
   }
   return {};
 }
@@ -254,13 +295,15 @@ StoreImage StoreImage::of(Store& store) {
         continue;
       }
       const auto& attributes = inode->attributes;
-      image.paths[at.path] = {(attributes.mode & 0170000) == 0040000, attributes.mode & 07777,
-                              attributes.links, at.inode, attributes.blob != 0,
+      image.paths[at.path] = {(attributes.mode & 0170000) == 0040000,
+                              attributes.mode & 07777,
+                              attributes.links,
+                              at.inode,
+                              attributes.blob != 0,
                               Bytes(attributes.size)};
       for (const index::Name* name = index.next_child(*inode, 0); name != nullptr;
            name = index.next_child(*inode, name->cookie)) {
-        pending.push_back({at.path.empty() ? name->name : at.path + "/" + name->name,
-                           name->inode});
+        pending.push_back({at.path.empty() ? name->name : at.path + "/" + name->name, name->inode});
       }
     }
   });

@@ -14,8 +14,22 @@ namespace valfs::test {
 // One change of the tree, or something that must not change it.
 struct Action {
   enum Kind {
-    kCreate, kMakeDirectory, kWrite, kTruncate, kPunch, kRemove, kRename, kLink, kChangeMode,
-    kSync, kSyncFile, kGc, kCleanStep, kCheckpoint, kTick, kDropCaches,
+    kCreate,
+    kMakeDirectory,
+    kWrite,
+    kTruncate,
+    kPunch,
+    kRemove,
+    kRename,
+    kLink,
+    kChangeMode,
+    kSync,
+    kSyncFile,
+    kGc,
+    kCleanStep,
+    kCheckpoint,
+    kTick,
+    kDropCaches,
   };
   Kind kind;
   std::string path;

@@ -1,0 +1,175 @@
+// Histories that once broke a promise, each as short as it could be made.
+#include <gtest/gtest.h>
+
+#include "tests/support/sim_store.h"
+
+namespace valfs::test {
+namespace {
+
+using namespace std::chrono_literals;
+using storage::SimDisk;
+
+constexpr size_t kChunk = 64 * 1024;
+
+struct Volume {
+  explicit Volume(uint64_t capacity = 1 << 30)
+      : disk({.seed = 7, .capacity = capacity}),
+        options(small_options(clock)),
+        store(must_open(disk, options)) {}
+
+  // A value in bin/ of so many bytes, durable.
+  void put_large(const std::string& name, size_t size) {
+    ASSERT_TRUE(create(*store, name));
+    for (size_t at = 0; at < size; at += 16384) {
+      ASSERT_TRUE(write(*store, name, at, Bytes(16384, std::byte{0xaa})));
+    }
+    ASSERT_TRUE(store->sync());
+  }
+  void tick() {
+    clock.advance(100ms);
+    store->tick();
+  }
+
+  SimDisk disk;
+  FakeClock clock;
+  StoreOptions options;
+  std::unique_ptr<Store> store;
+};
+
+// A walk over the index saw changes that the log lost: the index pointed to groups that were not
+// there, and later writes were taken for old ones.
+TEST(Regression, P3_ACheckpointNeverKnowsMoreThanTheLog) {
+  Volume volume;
+  ASSERT_TRUE(create(*volume.store, "a"));
+  ASSERT_TRUE(write(*volume.store, "a", 0, pattern(1, 1000)));
+  ASSERT_TRUE(volume.store->sync());
+  bool written = false;
+  volume.disk.set_fault([&](const storage::Operation& operation) {
+    const bool walk = operation.kind == storage::OperationKind::kCreate &&
+                      operation.path.rfind("checkpoint/", 0) == 0;
+    if (walk && !std::exchange(written, true)) {
+      EXPECT_TRUE(create(*volume.store, "new"));
+      EXPECT_TRUE(write(*volume.store, "new", 0, pattern(2, 1000)));
+      for (int i = 0; i < 50; i++) {
+        EXPECT_TRUE(write(*volume.store, "a", 0, pattern(3 + i, 1000)));
+      }
+    }
+    return 0;
+  });
+  ASSERT_TRUE(volume.store->checkpoint());
+  ASSERT_TRUE(written);
+  for (uint64_t seed = 1; seed <= 5; seed++) {
+    const auto disk = volume.disk.clone_after_power_loss(seed);
+    const auto store = must_open(*disk, volume.options);
+    ASSERT_TRUE(get(*store, "a"));
+    ASSERT_TRUE(write(*store, "a", 0, pattern(200, 1000)));
+    ASSERT_TRUE(store->sync());
+    const auto value = get(*store, "a");
+    ASSERT_TRUE(value);
+    EXPECT_EQ(*value, pattern(200, 1000));
+  }
+}
+
+// A truncation put the old sum of a chunk back into the log, and the next overwrite of that chunk
+// did not take it out again.
+TEST(Regression, P2_AnOverwrittenChunkHasNoOldSumInTheLog) {
+  for (const size_t size : {4 * kChunk, 6 * kChunk}) {
+    Volume volume;
+    volume.put_large("f", 4 * kChunk);
+    ASSERT_TRUE(write(*volume.store, "f", 0, pattern(90, 100)));
+    ASSERT_TRUE(truncate(*volume.store, "f", size));
+    ASSERT_TRUE(write(*volume.store, "f", 4 * kChunk - 100, pattern(91, 100)));
+    ASSERT_TRUE(volume.store->sync());
+    for (const bool killed : {false, true}) {
+      const auto disk =
+          killed ? volume.disk.clone_after_process_kill(1) : volume.disk.clone_after_power_loss(1);
+      EXPECT_TRUE(get(*must_open(*disk, volume.options), "f"));
+    }
+  }
+}
+
+// Bytes that a truncation had cut off came back when the value grew again.
+TEST(Regression, P0_BytesThatWereCutOffStayAway) {
+  for (uint64_t seed = 1; seed <= 20; seed++) {
+    Volume volume;
+    volume.put_large("f", 4 * kChunk);
+    const size_t cut = seed % 2 == 0 ? kChunk : kChunk + 1000;
+    ASSERT_TRUE(truncate(*volume.store, "f", cut));
+    ASSERT_TRUE(truncate(*volume.store, "f", 4 * kChunk));
+    ASSERT_TRUE(create(*volume.store, "other"));
+    ASSERT_TRUE(sync(*volume.store, "other"));  // the log, not the bytes of f
+    const auto disk = volume.disk.clone_after_power_loss(seed);
+    const auto value = get(*must_open(*disk, volume.options), "f");
+    ASSERT_TRUE(value);
+    for (size_t i = cut; i < value->size(); i++) ASSERT_EQ((*value)[i], std::byte{0}) << i;
+  }
+}
+
+// df counted what a truncated large value had taken, until the next mount.
+TEST(Regression, P10_BytesOfLargeValuesAreCountedExactly) {
+  Volume volume;
+  volume.put_large("f", 64 * kChunk);
+  ASSERT_TRUE(truncate(*volume.store, "f", kChunk));
+  volume.tick();
+  EXPECT_EQ(volume.store->stats().blob_bytes, kChunk);
+  ASSERT_TRUE(remove(*volume.store, "f"));
+  ASSERT_TRUE(volume.store->sync());
+  for (int i = 0; i < 3; i++) volume.tick();
+  EXPECT_EQ(volume.store->stats().blob_bytes, 0u);
+  // A hole that is filled takes space as well.
+  ASSERT_TRUE(create(*volume.store, "s"));
+  ASSERT_TRUE(write(*volume.store, "s", 0, pattern(1, kChunk)));
+  ASSERT_TRUE(truncate(*volume.store, "s", 4 * kChunk));
+  for (size_t at = kChunk; at < 4 * kChunk; at += 16384) {
+    ASSERT_TRUE(write(*volume.store, "s", at, pattern(at, 16384)));
+  }
+  EXPECT_GE(volume.store->stats().blob_bytes, 4 * kChunk);
+}
+
+// Tombstones used up the reserve of a full volume; then nothing could be removed, and the volume
+// not even be mounted.
+TEST(Regression, P10_AFullVolumeCanBeEmptied) {
+  Volume volume(12 << 20);
+  int made = 0;
+  while (create(*volume.store, "f" + std::to_string(made))) {
+    if (++made % 100 == 0) volume.tick();
+  }
+  ASSERT_GT(made, 1000);
+  for (int removed = 0; removed < made; removed++) {
+    const auto status = remove(*volume.store, "f" + std::to_string(removed));
+    ASSERT_TRUE(status) << removed << " of " << made << ": " << status.error().what;
+    if (removed % 100 == 0) volume.tick();
+  }
+  ASSERT_TRUE(volume.store->gc());
+  ASSERT_TRUE(volume.store->close());
+  volume.store.reset();
+  const auto store = must_open(volume.disk, volume.options);
+  EXPECT_TRUE(create(*store, "again"));
+}
+
+// A slot that was full between a truncation to nothing and the write after it made the empty file
+// durable.
+TEST(Regression, P5_OverwritingInBulkLeavesNoEmptyFile) {
+  Volume volume;
+  constexpr int kFiles = 40;
+  const auto name = [](int i) { return "f" + std::to_string(i); };
+  for (int i = 0; i < kFiles; i++) {
+    ASSERT_TRUE(put(*volume.store, name(i), pattern(i, 20000)));
+  }
+  ASSERT_TRUE(volume.store->sync());
+  for (int i = 0; i < kFiles; i++) {
+    ASSERT_TRUE(put(*volume.store, name(i), pattern(100 + i, 20000)));
+    while (volume.disk.step()) {
+    }
+    const auto disk = volume.disk.clone_after_power_loss(i);
+    const auto store = must_open(*disk, volume.options);
+    for (int k = 0; k < kFiles; k++) {
+      const auto value = get(*store, name(k));
+      ASSERT_TRUE(value);
+      EXPECT_FALSE(value->empty()) << name(k) << " after overwriting " << i;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace valfs::test
