@@ -89,18 +89,29 @@ Status remove_unused(storage::Storage& storage, const recovery::Recovered& recov
   return {};
 }
 
+// A group could not be written: what is not durable goes elsewhere, and the index with it.
+void relocate(Core& core) {
+  const std::unique_lock lock(core.state);
+  spdlog::error("a write of the log has failed; what it held moves to a fresh log file");
+  core.writer->relocate([&](const log::Record& record, log::Position from, log::Position to) {
+    core.index.relocate(record, from,
+                        {to, record.meta_length(), static_cast<uint32_t>(record.payload.size())});
+  });
+}
+
 Status start_log(Core& core, const recovery::Recovered& recovered) {
   const StoreOptions& options = core.options;
-  const uint64_t bytes = log::Staging::bytes_needed(options.slots, options.slot_size);
+  const uint64_t bytes = log::Staging::bytes_needed(options.slots + 1, options.slot_size);
   VALFS_ASSIGN(auto memory,
                core.storage.make_staging(recovery::staging_name(core.superblock.volume), bytes));
   core.staging =
       std::make_unique<log::Staging>(std::move(memory), core.superblock.volume,
-                                     core.superblock.epoch, options.slots, options.slot_size);
+                                     core.superblock.epoch, options.slots + 1, options.slot_size);
   core.files.begin(core.superblock.epoch, recovered.next_file,
                    {0, 0, [&core] { return core.available_bytes(); }});
   core.writer = std::make_unique<log::LogWriter>(core.storage, core.files, *core.staging,
-                                                 recovered.start, core.clock);
+                                                 recovered.start, core.clock, options.group_records);
+  core.writer->on_trouble([&core] { relocate(core); });
   return {};
 }
 
@@ -182,10 +193,10 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<storage::Storage> sto
   recovery::Recovered& recovered = rooms->recovered;
   VALFS_TRY(raise_epoch(core, recovered));
   VALFS_TRY(remove_unused(core.storage, recovered));
-  core.retired = recovered.retired;
+  core.newest_freed = recovered.newest_freed;
   core.checkpoint_bytes = checkpoint::checkpoint_bytes(core.storage);
   VALFS_TRY(start_log(core, recovered));
-  rooms->checkpointer.set_covers(recovered.checkpoint_covers);
+  rooms->checkpointer.start(recovered.checkpoint_covers, recovered.replayed_bytes);
   rooms->upkeep.adapt_file_size();
   // A new volume needs room for more than its reserve. An old one may have used its last room; what
   // frees some must still be possible.

@@ -80,6 +80,7 @@ GroupHeader seal_group(std::byte* image, uint64_t end, const GroupSummary& summa
   header.length = static_cast<uint32_t>(end + directory.size());
   header.record_count = summary.record_count();
   header.directory = static_cast<uint32_t>(end);
+  header.stream = place.stream;
   header.sequence = place.sequence;
   header.watermark = watermark;
   header.next_record = next_record;

@@ -13,6 +13,7 @@ struct GroupPlace {
   Salt salt;
   uint64_t offset = 0;  // of the group in its log file
   GroupSequence sequence = 0;
+  Stream stream = Stream::kUser;
   uint64_t previous_end = 0;  // packed Position
   uint32_t previous_crc = 0;
 };

@@ -51,6 +51,7 @@ uint64_t LogFiles::file_size() const {
 
 void LogFiles::adopt(LogFileRef file) {
   const std::lock_guard lock(mutex_);
+  used_ += file->end - file->begin;
   files_[file->id] = std::move(file);
 }
 
@@ -146,18 +147,22 @@ size_t LogFiles::spares() const {
   return spares_.size();
 }
 
-LogFileRef LogFiles::take_spare() {
+LogFileRef LogFiles::take_spare(Stream stream) {
   const std::lock_guard lock(mutex_);
   VALFS_CHECK(!spares_.empty());
   LogFileRef file = std::move(spares_.front());
   spares_.pop_front();
+  file->stream = stream;
   files_[file->id] = file;
   return file;
 }
 
 void LogFiles::grew(LogFile& file, uint64_t end, GroupSequence group, ObjectId highest_object) {
   const std::lock_guard lock(mutex_);
-  file.end = std::max(file.end, end);
+  if (end > file.end) {
+    used_ += end - file.end;
+    file.end = end;
+  }
   if (file.first_group == 0) file.first_group = group;
   file.last_group = std::max(file.last_group, group);
   file.highest_object = std::max(file.highest_object, highest_object);
@@ -166,6 +171,36 @@ void LogFiles::grew(LogFile& file, uint64_t end, GroupSequence group, ObjectId h
 void LogFiles::mark_sealed(LogFile& file) {
   const std::lock_guard lock(mutex_);
   file.sealed = true;
+}
+
+void LogFiles::cut_back(LogFile& file, uint64_t end, GroupSequence last_group) {
+  const std::lock_guard lock(mutex_);
+  VALFS_CHECK(end >= file.begin && end <= file.end);
+  used_ -= file.end - end;
+  file.end = end;
+  file.last_group = last_group;
+  if (end == file.begin) file.first_group = file.last_group = 0;
+}
+
+void LogFiles::freed(LogFile& file, uint64_t begin, GroupSequence first_group) {
+  const std::lock_guard lock(mutex_);
+  VALFS_CHECK(begin >= file.begin && begin <= file.end);
+  used_ -= begin - file.begin;
+  file.begin = begin;
+  file.first_group = first_group;
+}
+
+Manifest LogFiles::manifest(GroupSequence newest_freed, FileId gone) const {
+  std::vector<ManifestEntry> entries;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [id, file] : files_) {
+    // What holds nothing yet may be gone after a crash, and nobody misses it.
+    if (id == gone || file->first_group == 0) continue;
+    const auto blocks = [](uint64_t bytes) { return static_cast<uint32_t>(bytes / kBlock); };
+    entries.push_back({id, blocks(file->begin), file->sealed ? blocks(file->end) : 0,
+                       file->begin == file->end ? 1U : 0U});
+  }
+  return {newest_freed, std::move(entries)};
 }
 
 Status LogFiles::trim_sealed() {
@@ -189,7 +224,11 @@ Status LogFiles::remove(FileId id) {
   VALFS_TRY(storage_.remove(path));
   {
     const std::lock_guard lock(mutex_);
-    files_.erase(id);
+    const auto file = files_.find(id);
+    if (file != files_.end()) {
+      used_ -= file->second->end - file->second->begin;
+      files_.erase(file);
+    }
   }
   return storage_.sync_directory(parent_of(path));
 }
@@ -214,8 +253,8 @@ LogFiles::Usage LogFiles::usage() const {
   const std::lock_guard lock(mutex_);
   usage.files = files_.size();
   for (const auto& [id, file] : files_) {
-    usage.used += file->end - kFirstGroupOffset;
-    usage.bytes += file->size;
+    usage.used += file->end - file->begin;
+    usage.bytes += file->size - (file->begin - kFirstGroupOffset);
   }
   for (const LogFileRef& file : spares_) usage.spare += file->size;
   usage.bytes += usage.spare;

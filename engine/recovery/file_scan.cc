@@ -55,8 +55,8 @@ uint64_t find_group(storage::File& file, const log::Salt& salt, uint64_t from, u
   return to;
 }
 
-// Splits a stretch without groups: what is zeros at its end was never written.
-void note_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t begin, uint64_t end) {
+// A stretch that no group follows: what is zeros at its end was never written.
+void note_last_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t begin, uint64_t end) {
   while (end > begin) {
     const uint64_t from = end > begin + kWindow ? end - kWindow : begin;
     const auto bytes = read_stretch(*file->file, from, end, scan.unreadable);
@@ -64,7 +64,7 @@ void note_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t begin, u
         std::find_if(bytes.rbegin(), bytes.rend(), [](std::byte b) { return b != std::byte{0}; });
     if (last != bytes.rend()) {
       const auto used = static_cast<uint64_t>(bytes.rend() - last);
-      scan.stretches.push_back({file, begin, std::min(end, from + round_up(used, kBlock))});
+      scan.stretches.push_back({file, begin, std::min(end, from + round_up(used, kBlock)), true});
       return;
     }
     end = from;
@@ -93,12 +93,16 @@ std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
   for (const auto& entry : contents.records) {
     const log::Record& record = entry.found.record;
     group.highest_object = std::max(group.highest_object, record.id);
-    if (record.type == log::RecordType::kRetired && record.sequence > scan.retired_sequence) {
-      scan.retired_sequence = record.sequence;
-      scan.retired.assign(record.body.begin(), record.body.end());
+    if (record.type == log::RecordType::kManifest) {
+      scan.manifests.push_back({header->sequence, offset + entry.offset,
+                                static_cast<uint32_t>(entry.found.total_length),
+                                entry.payload_good});
     }
   }
   for (const auto& lost : contents.lost) {
+    if (lost.type == log::RecordType::kManifest) {
+      scan.manifests.push_back({header->sequence, offset + lost.offset, 0, false});
+    }
     group.highest_object = std::max(group.highest_object, lost.id);
   }
   return group;
@@ -168,8 +172,22 @@ Result<log::LogFileRef> open_log_file(storage::Storage& storage, const log::Volu
   return log_file;
 }
 
+Result<log::Manifest> read_manifest(const FileScan& scan, const log::Salt& salt,
+                                    const FoundManifest& found) {
+  std::vector<std::byte> bytes(found.length);
+  VALFS_ASSIGN(const size_t got, scan.file->file->read(found.offset, bytes));
+  const auto record = got == bytes.size() ? log::decode(bytes, salt, found.offset) : std::nullopt;
+  if (!record || record->meta_length + record->payload_length > bytes.size()) {
+    return fail(EIO, log::log_file_path(scan.file->id) + ": a manifest cannot be read");
+  }
+  const auto payload = std::span(bytes).subspan(record->meta_length, record->payload_length);
+  return log::Manifest(found.group, record->record.a, payload);
+}
+
 FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t from, uint64_t to) {
   FileScan scan;
+  scan.file = file;
+  scan.from = from;
   uint64_t offset = from;
   while (offset + kBlock <= to) {
     if (auto group = group_at(scan, file, salt, offset, to)) {
@@ -178,7 +196,11 @@ FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t 
       continue;
     }
     const uint64_t next = find_group(*file->file, salt, offset + kBlock, to, scan.unreadable);
-    note_stretch(scan, file, offset, next);
+    if (next < to) {
+      scan.stretches.push_back({file, offset, next, false});
+    } else {
+      note_last_stretch(scan, file, offset, next);
+    }
     offset = next;
   }
   return scan;

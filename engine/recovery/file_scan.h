@@ -17,19 +17,30 @@ struct FoundGroup {
   log::ObjectId highest_object = 0;
 };
 
-// Bytes that are neither a group nor zeros.
+// Bytes in which no group can be recognised: all between two groups, and behind the last one what
+// is not zeros at the end.
 struct Stretch {
   log::LogFileRef file;
   uint64_t begin = 0;
   uint64_t end = 0;
+  bool last = false;  // no group follows in the file
+};
+
+// A MANIFEST record.
+struct FoundManifest {
+  log::GroupSequence group = 0;
+  uint64_t offset = 0;
+  uint32_t length = 0;
+  bool good = false;  // else its group is known to have held one that cannot be read
 };
 
 struct FileScan {
-  std::vector<FoundGroup> groups;  // in order of place
-  std::vector<Stretch> stretches;  // in order of place
-  bool unreadable = false;         // the disk gave EIO somewhere
-  std::vector<std::byte> retired;  // body of the youngest RETIRED record
-  log::RecordSequence retired_sequence = 0;
+  log::LogFileRef file;
+  uint64_t from = 0;                     // where it begins
+  std::vector<FoundGroup> groups;        // in order of place
+  std::vector<Stretch> stretches;        // in order of place
+  std::vector<FoundManifest> manifests;  // in order of place
+  bool unreadable = false;               // the disk gave EIO somewhere
 };
 
 // Opens wal/…/<id>. Takes the epoch from the header, or, where that is damaged, from the groups.
@@ -42,6 +53,10 @@ Result<std::vector<log::FileId>> list_log_files(storage::Storage& storage);
 
 // Reads the file from `from` up to `to`.
 FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t from, uint64_t to);
+
+// Reads what scan_file() has found.
+Result<log::Manifest> read_manifest(const FileScan& scan, const log::Salt& salt,
+                                    const FoundManifest& found);
 
 // The bytes of a stretch of a file; blocks that the disk cannot read come as zeros.
 std::vector<std::byte> read_stretch(storage::File& file, uint64_t begin, uint64_t end,

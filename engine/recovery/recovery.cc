@@ -24,17 +24,27 @@ class Recovery {
     VALFS_TRY(open_files());
     load_checkpoint();
     auto scans = scan_files();
-    read_retired(scans);
+    manifest_ = youngest_manifest(scans, UINT64_MAX);
     if (checkpoint_is_outrun()) {
       forget_checkpoint();
       scans = scan_files();
-      read_retired(scans);
+      manifest_ = youngest_manifest(scans, UINT64_MAX);
     }
-    std::set<log::FileId> present;
-    for (const log::LogFileRef& file : opened_) present.insert(file->id);
-    VALFS_ASSIGN(const Verdict verdict, judge(scans, result_.checkpoint_covers + 1,
-                                              known_durable(scans), result_.retired, present));
-    VALFS_TRY(check_covered_files());
+    Evidence evidence;
+    evidence.first = result_.checkpoint_covers + 1;
+    evidence.durable = known_durable(scans);
+    evidence.manifest = manifest_;
+    evidence.manifest_up_to = [&](log::GroupSequence last) {
+      return last >= manifest_.group() ? manifest_ : youngest_manifest(scans, last);
+    };
+    evidence.manifest_lost = manifest_lost_;
+    for (const log::LogFileRef& file : opened_) evidence.present[file->id] = file->size;
+    for (const log::FileId id : result_.unused) evidence.present[id] = 0;
+    evidence.freed.insert(superblock_.freed.begin(), superblock_.freed.end());
+    VALFS_ASSIGN(Verdict verdict, judge(scans, evidence));
+    VALFS_TRY(check_covered_files(evidence.freed));
+    manifest_ = verdict.manifest;
+    drop_freed(verdict);
     Replay replay(index_, files_, result_);
     VALFS_TRY(replay.run(verdict, result_.used_checkpoint ? index::Index::Mode::kLogOrder
                                                           : index::Index::Mode::kSequenceOrder));
@@ -90,23 +100,17 @@ class Recovery {
     log::GroupSequence durable = superblock_.durable_group;
     if (!nothing_torn_) return durable;
     log::GroupSequence last = result_.checkpoint_covers;
-    const FoundGroup* last_group = nullptr;
+    bool trace = false;  // of a group whose header is damaged
     for (const FileScan& scan : scans) {
-      for (const FoundGroup& group : scan.groups) {
-        if (group.header.sequence <= last) continue;
-        last = group.header.sequence;
-        last_group = &group;
-      }
+      for (const FoundGroup& group : scan.groups) last = std::max(last, group.header.sequence);
+      const log::FileId id = scan.file->id;
+      const uint64_t begin = manifest_.begin_of(id).value_or(0);
+      const uint64_t left_at = manifest_.end_of(id).value_or(UINT64_MAX);
+      if (scan.stretches.empty() || manifest_.gone(id)) continue;
+      const Stretch& stretch = scan.stretches.back();
+      trace |= stretch.last && stretch.end > begin && stretch.begin < left_at;
     }
-    for (const FileScan& scan : scans) {
-      const bool behind =
-          std::any_of(scan.stretches.begin(), scan.stretches.end(), [&](const Stretch& stretch) {
-            return last_group == nullptr || stretch.file->id > last_group->file->id ||
-                   (stretch.file == last_group->file && stretch.begin > last_group->offset);
-          });
-      if (behind) return std::max(durable, last + 1);  // one whose header is damaged
-    }
-    return std::max(durable, last);
+    return std::max(durable, trace ? last + 1 : last);
   }
 
   // True if the group reached its place before the daemon died.
@@ -135,46 +139,52 @@ class Recovery {
     return {};
   }
 
+  // The newest one that is whole. An older one costs a longer replay, and only that: unless the
+  // cleaner has freed since what it does not cover.
   void load_checkpoint() {
     result_.start.next_record = superblock_.next_record;
     result_.start.next_object = std::max(superblock_.next_object, index::kFirstObject);
-    if (superblock_.checkpoint == 0) return;
-    auto moment =
-        checkpoint::read_checkpoint(storage_, superblock_.volume, superblock_.checkpoint, index_);
-    if (!moment) {
-      warn(moment.error().what + "; reading the whole log instead");
+    const uint64_t newest = superblock_.checkpoint;
+    for (uint64_t generation = newest; generation != 0 && generation + 1 >= newest; generation--) {
+      auto moment =
+          checkpoint::read_checkpoint(storage_, superblock_.volume, generation, index_);
+      if (moment) return take_checkpoint(*moment, generation == newest);
+      // There is an older one only if there have been two.
+      if (generation == newest || moment.error().code != ENOENT) warn(moment.error().what);
       index_.clear();
-      return;
     }
+    if (newest != 0) warn("no checkpoint is whole; reading the whole log instead");
+  }
+
+  void take_checkpoint(const checkpoint::Moment& moment, bool newest) {
     result_.used_checkpoint = true;
-    result_.checkpoint_covers = moment->covers;
-    result_.start.next_record = std::max(result_.start.next_record, moment->next_record);
-    result_.start.next_object = std::max(result_.start.next_object, moment->next_object);
+    result_.used_older_checkpoint = !newest;
+    result_.checkpoint_covers = moment.covers;
+    result_.newest_freed = moment.newest_freed;
+    result_.start.next_record = std::max(result_.start.next_record, moment.next_record);
+    result_.start.next_object = std::max(result_.start.next_object, moment.next_object);
     index_.for_each_inode([this](const index::Inode& inode) {
       result_.start.next_record = std::max(result_.start.next_record, inode.sequence + 1);
     });
-    for (const auto& interval : moment->retired) result_.retired.add(interval);
-    for (const checkpoint::FileEntry& entry : moment->files) covered_[entry.id] = entry;
+    for (const checkpoint::FileEntry& entry : moment.files) covered_[entry.id] = entry;
   }
 
   // The cleaner has freed groups that the checkpoint does not cover (the disk was too full for a
   // new one): the copies it made stand for records that cannot be replayed any more. All records
   // together, by sequence, still give the index.
   bool checkpoint_is_outrun() const {
-    const auto intervals = result_.retired.intervals();
-    return result_.used_checkpoint &&
-           std::any_of(intervals.begin(), intervals.end(), [this](const auto& interval) {
-             return interval.last > result_.checkpoint_covers;
-           });
+    return result_.used_checkpoint && manifest_.newest_freed() > result_.checkpoint_covers;
   }
 
   void forget_checkpoint() {
     index_.clear();
     covered_.clear();
     result_.used_checkpoint = false;
+    result_.used_older_checkpoint = false;
     result_.checkpoint_covers = 0;
+    result_.newest_freed = 0;
     for (const log::LogFileRef& file : opened_) {
-      file->end = log::kFirstGroupOffset;
+      file->begin = file->end = log::kFirstGroupOffset;
       file->first_group = file->last_group = 0;
       file->highest_object = 0;
     }
@@ -186,6 +196,8 @@ class Recovery {
       uint64_t from = log::kFirstGroupOffset;
       if (const auto entry = covered_.find(file->id); entry != covered_.end()) {
         from = entry->second.end;
+        file->stream = entry->second.stream;
+        file->begin = entry->second.begin;
         file->end = entry->second.end;
         file->highest_object = entry->second.highest_object;
         file->first_group = entry->second.first_group;
@@ -197,27 +209,52 @@ class Recovery {
     return scans;
   }
 
-  void read_retired(const std::vector<FileScan>& scans) {
-    const FileScan* youngest = nullptr;
+  // The youngest manifest up to group `last`.
+  log::Manifest youngest_manifest(const std::vector<FileScan>& scans, log::GroupSequence last) {
+    std::vector<std::pair<const FoundManifest*, const FileScan*>> found;
     for (const FileScan& scan : scans) {
-      if (scan.retired.empty()) continue;
-      if (youngest == nullptr || scan.retired_sequence > youngest->retired_sequence) {
-        youngest = &scan;
+      for (const FoundManifest& manifest : scan.manifests) {
+        if (manifest.group <= last) found.emplace_back(&manifest, &scan);
       }
     }
-    if (youngest != nullptr) result_.retired.assign(youngest->retired);
+    std::sort(found.begin(), found.end(),
+              [](const auto& a, const auto& b) { return a.first->group > b.first->group; });
+    manifest_lost_ = false;
+    for (const auto& [manifest, scan] : found) {
+      if (manifest->good) {
+        if (auto read = read_manifest(*scan, files_.salt(*scan->file), *manifest)) {
+          return std::move(*read);
+        }
+      }
+      manifest_lost_ = true;
+    }
+    return {};
   }
 
   // Files that the checkpoint points into must be there, unless they were freed since.
-  Status check_covered_files() {
+  Status check_covered_files(const std::set<log::FileId>& freed) {
     for (const auto& [id, entry] : covered_) {
       const bool there = std::any_of(opened_.begin(), opened_.end(),
                                      [id = id](const auto& file) { return file->id == id; });
-      if (there || entry.first_group == 0 || result_.retired.covers(entry.first_group)) continue;
+      const bool gone = freed.count(id) > 0 || (manifest_.group() > entry.last_group &&
+                                                !manifest_.begin_of(id));
+      const bool empty = entry.first_group == 0 || entry.begin >= entry.end;
+      if (there || empty || gone || manifest_lost_) continue;
       return fail(ENODATA, log::log_file_path(id) +
-                               " is missing; put it back from a copy of the data directory");
+                               " is missing; put it back from a copy of the data directory, or "
+                               "give up what it held with valfs fsck --repair");
     }
     return {};
+  }
+
+  // What the cleaner had freed may be there still, or in part: it no longer counts.
+  void drop_freed(Verdict& verdict) {
+    if (manifest_.group() == 0) return;
+    std::erase_if(verdict.kept, [this](const FoundGroup& group) {
+      return group.header.sequence < manifest_.group() &&
+             manifest_.freed(group.file->id, group.offset + group.length);
+    });
+    result_.newest_freed = std::max(result_.newest_freed, manifest_.newest_freed());
   }
 
   // What the log writer and the log files need to know.
@@ -227,10 +264,12 @@ class Recovery {
     result_.start.next_group = verdict.end + 1;
     for (const FoundGroup& group : verdict.kept) {
       log::LogFile& file = *group.file;
+      file.stream = group.header.stream;
       file.end = std::max(file.end, group.offset + group.length);
       if (file.first_group == 0) file.first_group = group.header.sequence;
       file.last_group = std::max(file.last_group, group.header.sequence);
       file.highest_object = std::max(file.highest_object, group.highest_object);
+      result_.replayed_bytes += group.length;
       result_.start.next_record = std::max(result_.start.next_record, group.header.next_record);
       result_.start.next_object = std::max(result_.start.next_object, group.header.next_object);
     }
@@ -240,7 +279,8 @@ class Recovery {
     }
     log::LogFileRef last;
     for (const log::LogFileRef& file : opened_) {
-      if (file->end == log::kFirstGroupOffset) {
+      file->begin = std::max(file->begin, manifest_.begin_of(file->id).value_or(0));
+      if (file->end <= file->begin) {
         result_.unused.push_back(file->id);
         continue;
       }
@@ -248,7 +288,13 @@ class Recovery {
       files_.adopt(file);
       if (!last || file->last_group > last->last_group) last = file;
     }
-    if (last) result_.start.previous_end = log::Position::at(last->id, last->end).packed;
+    if (!verdict.kept.empty()) {
+      const FoundGroup& group = verdict.kept.back();
+      result_.start.previous_end =
+          log::Position::at(group.file->id, group.offset + group.length).packed;
+    } else if (last) {
+      result_.start.previous_end = log::Position::at(last->id, last->end).packed;
+    }
     if (verdict.unreadable) warn("the disk could not read some blocks of the log");
     if (verdict.damaged_groups > 0) {
       warn(std::to_string(verdict.damaged_groups) +
@@ -267,6 +313,8 @@ class Recovery {
   bool nothing_torn_ = false;  // the slots of the last mount are there
   std::vector<log::LogFileRef> opened_;
   std::map<log::FileId, checkpoint::FileEntry> covered_;
+  log::Manifest manifest_;
+  bool manifest_lost_ = false;  // a younger one cannot be read
 };
 
 }  // namespace

@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "engine/log/log_writer.h"
-#include "engine/log/retired.h"
 #include "engine/log/superblock.h"
 
 namespace valfs::recovery {
@@ -28,7 +27,7 @@ struct Recovered {
   log::FileId next_file = 1;
   std::vector<log::Cut> cuts;
   std::vector<log::FileId> unused;  // log files without groups: to be removed
-  log::Retired retired;
+  log::GroupSequence newest_freed = 0;  // by the cleaner
   log::GroupSequence checkpoint_covers = 0;
   std::map<log::ObjectId, BlobTail> blobs;  // by inode
   // Where damage was found: parent and name as records of values remember them, by inode.
@@ -39,7 +38,9 @@ struct Recovered {
   uint64_t dropped_groups = 0;  // torn tail
   uint64_t damaged_groups = 0;
   uint64_t damaged_values = 0;
+  uint64_t replayed_bytes = 0;
   bool used_checkpoint = false;
+  bool used_older_checkpoint = false;  // the newest one is damaged
   bool same_boot = false;  // the page cache of the last mount is still there
   std::vector<std::string> warnings;
 };

@@ -122,6 +122,7 @@ StoreOptions small_options(const FakeClock& clock) {
   options.cache = 256 * kKiB;
   options.slots = 4;
   options.slot_size = 64 * kKiB;
+  options.clean_slice = 96 * kKiB;
   options.checkpoint_after = 512 * kKiB;
   options.blob_threshold = 32 * kKiB;
   options.fold_extents = 6;
