@@ -60,6 +60,9 @@ Result<Blobs::BlobRef> Blobs::open(log::ObjectId inode, const Place& place) {
   blob->file = std::move(*file);
   blob->durable_size = place.size;
   VALFS_TRY(load_sums(*blob, place.size));
+  // What is unchecked may have been written by a daemon that was killed, and lie in the page cache
+  // only: it is flushed before it gets sums.
+  if (blob->unsummed) note_undurable(*blob);
   const std::lock_guard lock(mutex_);
   for (auto it = open_.begin(); it != open_.end() && open_.size() >= kOpenBlobs;) {
     const Blob& other = *it->second;
