@@ -1,6 +1,7 @@
 #include "engine/recovery/file_scan.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstring>
 #include <optional>
@@ -55,15 +56,24 @@ uint64_t find_group(storage::File& file, const log::Salt& salt, uint64_t from, u
   return to;
 }
 
+// How many bytes there are up to the last that is not zero. Most of a log file may be zeros.
+size_t used_bytes(std::span<const std::byte> bytes) {
+  constexpr size_t kStep = 256;
+  static constexpr std::array<std::byte, kStep> kZeros{};
+  size_t end = bytes.size();
+  while (end >= kStep && std::memcmp(bytes.data() + end - kStep, kZeros.data(), kStep) == 0) {
+    end -= kStep;
+  }
+  while (end > 0 && bytes[end - 1] == std::byte{0}) end--;
+  return end;
+}
+
 // Splits a stretch without groups: what is zeros at its end was never written.
 void note_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t begin, uint64_t end) {
   while (end > begin) {
     const uint64_t from = end > begin + kWindow ? end - kWindow : begin;
     const auto bytes = read_stretch(*file->file, from, end, scan.unreadable);
-    const auto last =
-        std::find_if(bytes.rbegin(), bytes.rend(), [](std::byte b) { return b != std::byte{0}; });
-    if (last != bytes.rend()) {
-      const auto used = static_cast<uint64_t>(bytes.rend() - last);
+    if (const uint64_t used = used_bytes(bytes); used > 0) {
       scan.stretches.push_back({file, begin, std::min(end, from + round_up(used, kBlock))});
       return;
     }

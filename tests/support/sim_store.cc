@@ -1,5 +1,7 @@
 #include "tests/support/sim_store.h"
 
+#include <malloc.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -10,6 +12,11 @@ namespace {
 
 using log::LogWriter;
 using log::ObjectId;
+
+// Thousands of small disks and stores a second are made and dropped: the memory of the last serves
+// the next, instead of going back to the kernel in between.
+[[maybe_unused]] const bool kMemoryIsKept =
+    mallopt(M_MMAP_THRESHOLD, 1 << 30) != 0 && mallopt(M_TRIM_THRESHOLD, 1 << 30) != 0;
 
 // A SimDisk that outlives the store.
 class DiskHandle final : public storage::Storage {
