@@ -119,17 +119,23 @@ std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
 std::vector<std::byte> read_stretch(storage::File& file, uint64_t begin, uint64_t end,
                                     bool& unreadable) {
   std::vector<std::byte> bytes(end - begin);
-  if (const auto got = file.read(begin, bytes)) {
-    // Behind the end of the file there is nothing, which is what zeros say.
+  // Behind the end of the file there is nothing, which is what zeros say.
+  const auto ended_at = [&file](uint64_t offset) {
+    const auto info = file.info();
+    return info && offset >= info->size;
+  };
+  const auto got = file.read(begin, bytes);
+  if (got && (*got == bytes.size() || ended_at(begin + *got))) {
     std::fill(bytes.begin() + static_cast<ptrdiff_t>(*got), bytes.end(), std::byte{0});
     return bytes;
   }
   // An error is not the end of the file: find out which blocks cannot be read.
   for (uint64_t at = begin; at < end; at += kBlock) {
     const auto block = std::span(bytes).subspan(at - begin, std::min(kBlock, end - at));
-    const auto got = file.read(at, block);
-    unreadable |= !got;
-    std::fill(block.begin() + static_cast<ptrdiff_t>(got.value_or(0)), block.end(), std::byte{0});
+    const auto part = file.read(at, block);
+    const bool whole = part && (*part == block.size() || ended_at(at + *part));
+    unreadable |= !whole;
+    std::fill(block.begin() + static_cast<ptrdiff_t>(whole ? *part : 0), block.end(), std::byte{0});
   }
   return bytes;
 }

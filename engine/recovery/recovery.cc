@@ -35,6 +35,7 @@ class Recovery {
     VALFS_ASSIGN(const Verdict verdict, judge(scans, result_.checkpoint_covers + 1,
                                               known_durable(scans), result_.retired, present));
     VALFS_TRY(check_covered_files());
+    if (verdict.unreadable) VALFS_TRY(check_end_is_readable(verdict));
     Replay replay(index_, files_, result_);
     VALFS_TRY(replay.run(verdict, result_.used_checkpoint ? index::Index::Mode::kLogOrder
                                                           : index::Index::Mode::kSequenceOrder));
@@ -216,6 +217,28 @@ class Recovery {
       if (there || entry.first_group == 0 || result_.retired.covers(entry.first_group)) continue;
       return fail(ENODATA, log::log_file_path(id) +
                                " is missing; put it back from a copy of the data directory");
+    }
+    return {};
+  }
+
+  // Where the last group lies is known only if all that follows it can be read: in a block that
+  // cannot, an acknowledged group may begin. A mount would cut it off, and give its sequence to
+  // another.
+  Status check_end_is_readable(const Verdict& verdict) const {
+    const FoundGroup* last = verdict.kept.empty() ? nullptr : &verdict.kept.back();
+    for (const log::LogFileRef& file : opened_) {
+      if (last != nullptr && file->id < last->file->id) continue;
+      const uint64_t to = superblock_.cut_of(file->id).value_or(file->size);
+      uint64_t from = file->end;  // what the checkpoint covers needs no groups
+      if (last != nullptr && file == last->file) from = last->offset + last->length;
+      for (uint64_t at = from; at < to; at += log::kBlock) {
+        bool unreadable = false;
+        (void)read_stretch(*file->file, at, std::min(at + log::kBlock, to), unreadable);
+        if (!unreadable) continue;
+        return fail(EIO, log::log_file_path(file->id) + ": the disk cannot read it at offset " +
+                             std::to_string(at) +
+                             ", where the log may go on; copy the data directory to a sound disk");
+      }
     }
     return {};
   }
