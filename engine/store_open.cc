@@ -184,6 +184,7 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<storage::Storage> sto
   VALFS_TRY(remove_unused(core.storage, recovered));
   core.retired = recovered.retired;
   core.checkpoint_bytes = checkpoint::checkpoint_bytes(core.storage);
+  rooms->blobs.expect(recovered);
   VALFS_TRY(start_log(core, recovered));
   rooms->checkpointer.set_covers(recovered.checkpoint_covers);
   rooms->upkeep.adapt_file_size();

@@ -138,7 +138,7 @@ void CrashCheck::work_on(SimDisk& disk, std::unique_ptr<Store> store, StoreImage
   store = std::move(*opened);
   StoreImage again = StoreImage::of(*store);
   const auto after = again.paths.find("after");
-  if (after == again.paths.end() || after->second.bytes != bytes) {
+  if (after == again.paths.end() || !same_bytes(after->second.bytes, bytes)) {
     return fail_with("what was synced is not there");
   }
   again.paths.erase(after);
@@ -150,7 +150,7 @@ void CrashCheck::work_on(SimDisk& disk, std::unique_ptr<Store> store, StoreImage
         later.permissions != entry.permissions) {
       return fail_with(path + " has other attributes later");
     }
-    if (later.bytes == entry.bytes) continue;
+    if (same_bytes(later.bytes, entry.bytes)) continue;
     const auto at = std::mismatch(entry.bytes.begin(), entry.bytes.end(), later.bytes.begin(),
                                   later.bytes.end());
     return fail_with(

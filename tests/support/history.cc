@@ -15,8 +15,7 @@ void History::begin(const Action& action) {
 void History::returned_from(const Action& action, bool was_blob) {
   returned_ = begun();
   if (action.kind == Action::kSync || action.kind == Action::kSyncFile) durable_ = returned_;
-  if (action.kind == Action::kSync || action.kind == Action::kGc ||
-      action.kind == Action::kCheckpoint) {
+  if (action.kind == Action::kSync || action.kind == Action::kCheckpoint) {
     flushed_.push_back({returned_, 0});
   }
   if (action.kind == Action::kSyncFile) {
@@ -24,6 +23,15 @@ void History::returned_from(const Action& action, bool was_blob) {
   } else if (action.kind == Action::kRename && was_blob) {  // flushed before it was renamed
     flushed_.push_back({returned_ - 1, last().find(action.other)});
   }
+}
+
+void History::take_back() {
+  const Tree::Id id = last().find(actions_.back().path);
+  if (const Tree::Node* node = last().node(id); node != nullptr && node->bytes) {
+    failed_[id].push_back(node->bytes);
+  }
+  trees_.pop_back();
+  actions_.pop_back();
 }
 
 Status History::run(Store& store, FakeClock& clock, const Action& action) {
@@ -81,6 +89,9 @@ bool History::may_be(Tree::Id id, const Bytes& found, size_t at_tree) const {
     versions.push_back(node->bytes.get());
     least = std::min(least, node->bytes->size());
     most = std::max(most, node->bytes->size());
+  }
+  if (const auto failed = failed_.find(id); failed != failed_.end()) {
+    for (const auto& bytes : failed->second) versions.push_back(bytes.get());
   }
   if (found.size() < least || found.size() > most) return false;
   for (size_t i = 0; i < found.size(); i++) {

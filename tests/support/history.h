@@ -1,6 +1,8 @@
 // A history of changes, every tree that it went through, and what the store has promised when.
 #pragma once
 
+#include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -29,11 +31,17 @@ class History {
   // The action under way may do so.
   void may_move_to_blob(Tree::Id id) { blobs_.insert(id); }
 
-  // Runs the action on the store and notes all of that.
+  // The action begun last has failed and changed nothing; of a value in bin/ it may have changed
+  // some bytes.
+  void take_back();
+  // Runs the action on the store and notes all of that. If it fails it stays begun.
   Status run(Store& store, FakeClock& clock, const Action& action);
 
   // "" if the image is one of the trees low … high; else how it differs from each of them.
   std::string match(const StoreImage& image, size_t low, size_t high) const;
+
+  // True if a reader may find these bytes in a value in bin/ now.
+  bool may_hold(Tree::Id id, const Bytes& found) const { return may_be(id, found, begun()); }
 
   std::string text() const;
 
@@ -50,6 +58,7 @@ class History {
   std::vector<Action> actions_;
   std::vector<Flush> flushed_;
   std::set<Tree::Id> blobs_;
+  std::map<Tree::Id, std::vector<std::shared_ptr<const Bytes>>> failed_;  // writes
   size_t returned_ = 0;
   size_t durable_ = 0;
 };

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <set>
 
@@ -147,6 +148,10 @@ std::unique_ptr<Store> must_open(storage::SimDisk& disk, const StoreOptions& opt
   if (store) return std::move(*store);
   std::fprintf(stderr, "store does not open: %s\n", store.error().what.c_str());
   std::abort();
+}
+
+bool same_bytes(std::span<const std::byte> a, std::span<const std::byte> b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
 }
 
 Bytes pattern(uint64_t seed, size_t length) {
