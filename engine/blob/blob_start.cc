@@ -109,19 +109,21 @@ Status Blobs::verify_tail(log::ObjectId inode, const recovery::BlobTail& tail,
       if (grew) good = std::min(good, std::max(begin, durable));
     }
   }
+  // The size first: a chunk without a sum is believed as far as the file goes.
+  for (const uint64_t chunk : unchecked) set_dirty(*blob, chunk);
+  if (good < place.size) {
+    warnings.push_back(name_of(inode) + ": the last " + std::to_string(place.size - good) +
+                       " bytes had not reached the disk");
+    VALFS_TRY(truncate(inode, good, place.attributes.modified()));
+  }
   for (const uint64_t chunk : unchecked) {
-    set_dirty(*blob, chunk);
+    if (chunk * kValueChunk >= good) break;
     const uint32_t zero = 0;
     VALFS_ASSIGN(auto transaction,
                  Transaction::begin(core_, Transaction::Size::of(1, 0, sizeof zero),
                                     log::LogWriter::Purpose::kReserve));
     transaction.write_sums(blob->id, chunk * sizeof zero, log::bytes_of(zero));
     transaction.commit({});
-  }
-  if (good < place.size) {
-    warnings.push_back(name_of(inode) + ": the last " + std::to_string(place.size - good) +
-                       " bytes had not reached the disk");
-    VALFS_TRY(truncate(inode, good, place.attributes.modified()));
   }
   if (good == 0) return {};
   note_undurable(*blob);

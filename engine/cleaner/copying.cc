@@ -108,7 +108,13 @@ bool Cleaner::copy(Batch& batch, const log::LogFile& file, log::Position positio
     case RecordType::kTruncate:
     case RecordType::kZero:
       if (inode == nullptr) return true;  // its REMOVE covers what this one covered
-      return renew_if_older(batch, file, record.id) && copy_tombstone(batch, file, record);
+      if (!renew_if_older(batch, file, record.id)) return false;
+      if (blobs_.is_undurable(record.id)) {  // what a BLOB_SYNC before it says ends here
+        Record copy = record;
+        copy.flags |= log::kCopy;
+        return batch.add(copy);
+      }
+      return copy_tombstone(batch, file, record);
     case RecordType::kBlobWrite:
     case RecordType::kBlobSync: {
       if (inode == nullptr) return true;
