@@ -195,6 +195,7 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<storage::Storage> sto
   VALFS_TRY(remove_unused(core.storage, recovered));
   core.newest_freed = recovered.newest_freed;
   core.checkpoint_bytes = checkpoint::checkpoint_bytes(core.storage);
+  rooms->blobs.expect(recovered);
   VALFS_TRY(start_log(core, recovered));
   rooms->checkpointer.start(recovered.checkpoint_covers, recovered.replayed_bytes);
   rooms->upkeep.adapt_file_size();

@@ -1,6 +1,7 @@
 #include "engine/recovery/file_scan.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstring>
 #include <optional>
@@ -55,15 +56,24 @@ uint64_t find_group(storage::File& file, const log::Salt& salt, uint64_t from, u
   return to;
 }
 
+// How many bytes there are up to the last that is not zero. Most of a log file may be zeros.
+size_t used_bytes(std::span<const std::byte> bytes) {
+  constexpr size_t kStep = 256;
+  static constexpr std::array<std::byte, kStep> kZeros{};
+  size_t end = bytes.size();
+  while (end >= kStep && std::memcmp(bytes.data() + end - kStep, kZeros.data(), kStep) == 0) {
+    end -= kStep;
+  }
+  while (end > 0 && bytes[end - 1] == std::byte{0}) end--;
+  return end;
+}
+
 // A stretch that no group follows: what is zeros at its end was never written.
 void note_last_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t begin, uint64_t end) {
   while (end > begin) {
     const uint64_t from = end > begin + kWindow ? end - kWindow : begin;
     const auto bytes = read_stretch(*file->file, from, end, scan.unreadable);
-    const auto last =
-        std::find_if(bytes.rbegin(), bytes.rend(), [](std::byte b) { return b != std::byte{0}; });
-    if (last != bytes.rend()) {
-      const auto used = static_cast<uint64_t>(bytes.rend() - last);
+    if (const uint64_t used = used_bytes(bytes); used > 0) {
       scan.stretches.push_back({file, begin, std::min(end, from + round_up(used, kBlock)), true});
       return;
     }
@@ -113,17 +123,23 @@ std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
 std::vector<std::byte> read_stretch(storage::File& file, uint64_t begin, uint64_t end,
                                     bool& unreadable) {
   std::vector<std::byte> bytes(end - begin);
-  if (const auto got = file.read(begin, bytes)) {
-    // Behind the end of the file there is nothing, which is what zeros say.
+  // Behind the end of the file there is nothing, which is what zeros say.
+  const auto ended_at = [&file](uint64_t offset) {
+    const auto info = file.info();
+    return info && offset >= info->size;
+  };
+  const auto got = file.read(begin, bytes);
+  if (got && (*got == bytes.size() || ended_at(begin + *got))) {
     std::fill(bytes.begin() + static_cast<ptrdiff_t>(*got), bytes.end(), std::byte{0});
     return bytes;
   }
   // An error is not the end of the file: find out which blocks cannot be read.
   for (uint64_t at = begin; at < end; at += kBlock) {
     const auto block = std::span(bytes).subspan(at - begin, std::min(kBlock, end - at));
-    const auto got = file.read(at, block);
-    unreadable |= !got;
-    std::fill(block.begin() + static_cast<ptrdiff_t>(got.value_or(0)), block.end(), std::byte{0});
+    const auto part = file.read(at, block);
+    const bool whole = part && (*part == block.size() || ended_at(at + *part));
+    unreadable |= !whole;
+    std::fill(block.begin() + static_cast<ptrdiff_t>(whole ? *part : 0), block.end(), std::byte{0});
   }
   return bytes;
 }

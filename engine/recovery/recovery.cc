@@ -43,6 +43,7 @@ class Recovery {
     evidence.freed.insert(superblock_.freed.begin(), superblock_.freed.end());
     VALFS_ASSIGN(Verdict verdict, judge(scans, evidence));
     VALFS_TRY(check_covered_files(evidence.freed));
+    if (verdict.unreadable) VALFS_TRY(check_end_is_readable(verdict));
     manifest_ = verdict.manifest;
     drop_freed(verdict);
     Replay replay(index_, files_, result_);
@@ -255,6 +256,29 @@ class Recovery {
              manifest_.freed(group.file->id, group.offset + group.length);
     });
     result_.newest_freed = std::max(result_.newest_freed, manifest_.newest_freed());
+  }
+
+  // Where the last group lies is known only if all that follows it can be read: in a block that
+  // cannot, an acknowledged group may begin. A mount would cut it off, and give its sequence to
+  // another.
+  Status check_end_is_readable(const Verdict& verdict) const {
+    for (const log::LogFileRef& file : opened_) {
+      if (verdict.manifest.end_of(file->id) || verdict.manifest.gone(file->id)) continue;
+      const uint64_t to = superblock_.cut_of(file->id).value_or(file->size);
+      uint64_t from = file->end;  // what the checkpoint covers needs no groups
+      for (const FoundGroup& group : verdict.kept) {
+        if (group.file == file) from = std::max(from, group.offset + group.length);
+      }
+      for (uint64_t at = from; at < to; at += log::kBlock) {
+        bool unreadable = false;
+        (void)read_stretch(*file->file, at, std::min(at + log::kBlock, to), unreadable);
+        if (!unreadable) continue;
+        return fail(EIO, log::log_file_path(file->id) + ": the disk cannot read it at offset " +
+                             std::to_string(at) +
+                             ", where the log may go on; copy the data directory to a sound disk");
+      }
+    }
+    return {};
   }
 
   // What the log writer and the log files need to know.

@@ -43,6 +43,10 @@ Status Replay::take_group(const FoundGroup& group, Index::Mode mode) {
   const auto image =
       read_stretch(*file.file, group.offset, group.offset + group.length, unreadable);
   const auto contents = log::read_group(image, group.header, files_.salt(file), group.offset);
+  if (group.whole && !contents.whole) {  // and the verdict knows nothing of it
+    return fail(EIO, log::log_file_path(file.id) + ": the disk cannot read the group at offset " +
+                         std::to_string(group.offset) + " a second time");
+  }
   for (const auto& entry : contents.records) {
     if (log::is_from_a_newer_version(entry.found.record.type)) {
       return fail(ENOTSUP, log::log_file_path(file.id) +
