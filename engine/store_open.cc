@@ -91,8 +91,14 @@ Status remove_unused(storage::Storage& storage, const recovery::Recovered& recov
 
 // A group could not be written: what is not durable goes elsewhere, and the index with it.
 void relocate(Core& core) {
-  const std::unique_lock lock(core.state);
   spdlog::error("a write of the log has failed; what it held moves to a fresh log file");
+  {
+    const std::lock_guard lock(core.superblock_mutex);
+    for (const log::Cut& cut : core.writer->unwritten()) core.superblock.add_cut(cut);
+    const auto written = log::write_superblock(core.storage, core.superblock);
+    if (!written) return core.writer->give_up(written.error());
+  }
+  const std::unique_lock lock(core.state);
   core.writer->relocate([&](const log::Record& record, log::Position from, log::Position to) {
     core.index.relocate(record, from,
                         {to, record.meta_length(), static_cast<uint32_t>(record.payload.size())});

@@ -22,6 +22,7 @@
 #include "engine/index/index.h"
 #include "engine/log/log_files.h"
 #include "engine/log/staging.h"
+#include "engine/log/superblock.h"
 
 namespace valfs::log {
 
@@ -70,10 +71,16 @@ class LogWriter {
   // Called by the hook below. `moved` is told about each record: from where to where.
   using Moved = std::function<void(const Record&, Position from, Position to)>;
   void relocate(const Moved& moved);
+  // Where the files end that it will leave. The superblock has to know first: else a part of a group
+  // that was left in its old place would later be taken for damage.
+  std::vector<Cut> unwritten() const;
+  // It cannot be done: the log refuses further changes.
+  void give_up(const Error& why);
 
   // --- any thread ---
 
-  // What to call when a group could not be written: it takes the Store's lock and calls relocate().
+  // What to call when a group could not be written: it notes the cuts in the superblock, takes the
+  // Store's lock and calls relocate().
   // To be set before the first append. Called on a thread of the storage, with no lock held.
   void on_trouble(std::function<void()> hook) { trouble_ = std::move(hook); }
   // How often that has happened: positions of records that were not durable changed then.

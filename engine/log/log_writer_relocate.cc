@@ -21,20 +21,38 @@ bool LogWriter::may_relocate(uint64_t bytes) {
   return at.next_offset + bytes <= at.file->size;
 }
 
-// The files in which something is not durable get no more of anything.
-void LogWriter::leave_unwritten_files() {
-  std::map<LogFile*, uint64_t> ends;  // where the durable part ends
+std::vector<Cut> LogWriter::unwritten() const {
+  const Lock lock(mutex_);
+  std::map<FileId, uint64_t> ends;
   const auto note = [&](const Slot& slot) {
-    const auto [at, fresh] = ends.try_emplace(slot.file.get(), slot.place.offset);
+    const auto [at, fresh] = ends.try_emplace(slot.file->id, slot.place.offset);
     if (!fresh) at->second = std::min(at->second, slot.place.offset);
   };
   for (const uint32_t number : in_order_) note(slots_[number]);
   if (open_) note(slots_[*open_]);
-  for (const auto& [file, end] : ends) {
-    files_.cut_back(*file, std::max(end, file->begin), durable_);
-  }
+  std::vector<Cut> cuts;
+  for (const auto& [file, end] : ends) cuts.push_back({file, 0, end});
+  return cuts;
+}
+
+void LogWriter::give_up(const Error& why) {
+  const Lock lock(mutex_);
+  trouble_seen_.reset();
+  if (!failure_) failure_ = why;
+}
+
+// The files in which something is not durable get no more of anything.
+void LogWriter::leave_unwritten_files() {
+  std::map<LogFileRef, uint64_t> ends;
+  const auto note = [&](const Slot& slot) {
+    const auto [at, fresh] = ends.try_emplace(slot.file, slot.place.offset);
+    if (!fresh) at->second = std::min(at->second, slot.place.offset);
+  };
+  for (const uint32_t number : in_order_) note(slots_[number]);
+  if (open_) note(slots_[*open_]);
+  for (const auto& [file, end] : ends) files_.cut_back(*file, end, durable_);
   for (const Stream stream : {Stream::kUser, Stream::kWarm, Stream::kCold}) {
-    if (active(stream).file && ends.count(active(stream).file.get()) > 0) leave_file(stream);
+    if (active(stream).file && ends.count(active(stream).file) > 0) leave_file(stream);
   }
 }
 

@@ -44,6 +44,10 @@ struct Superblock {
   uint32_t crc = 0;
 
   std::optional<uint64_t> cut_of(FileId file) const;
+  // Without room for one more it is forgotten: what lies behind it then looks torn, or damaged.
+  void add_cut(const Cut& cut) {
+    if (cut_count < kMaxCuts) cuts[cut_count++] = cut;
+  }
   void note_freed(FileId file) { freed[freed_count++ % kFreedKept] = file; }
   void set_boot_id(const std::string& id);
   bool boot_id_is(const std::string& id) const;

@@ -79,7 +79,12 @@ class Recovery {
       warn("staging slots set aside: " + groups.error().what);
       return {};
     }
-    for (const log::StagedGroup& group : *groups) VALFS_TRY(drain(group));
+    for (const log::StagedGroup& group : *groups) {
+      VALFS_TRY(drain(group));
+      // It was about to be moved elsewhere when the daemon died, and counts where it is.
+      const auto cut = superblock_.cut_of(group.place.salt.file);
+      if (cut && group.place.offset >= *cut) uncut_.insert(group.place.salt.file);
+    }
     nothing_torn_ = true;
     return {};
   }
@@ -191,6 +196,10 @@ class Recovery {
     }
   }
 
+  std::optional<uint64_t> cut_of(const log::LogFile& file) const {
+    return uncut_.count(file.id) > 0 ? std::nullopt : superblock_.cut_of(file.id);
+  }
+
   std::vector<FileScan> scan_files() {
     std::vector<FileScan> scans;
     for (const log::LogFileRef& file : opened_) {
@@ -204,7 +213,7 @@ class Recovery {
         file->first_group = entry->second.first_group;
         file->last_group = entry->second.last_group;
       }
-      const uint64_t to = superblock_.cut_of(file->id).value_or(file->size);
+      const uint64_t to = cut_of(*file).value_or(file->size);
       scans.push_back(scan_file(file, files_.salt(*file), from, to));
     }
     return scans;
@@ -237,8 +246,8 @@ class Recovery {
     for (const auto& [id, entry] : covered_) {
       const bool there = std::any_of(opened_.begin(), opened_.end(),
                                      [id = id](const auto& file) { return file->id == id; });
-      const bool gone = freed.count(id) > 0 || (manifest_.group() > entry.last_group &&
-                                                !manifest_.begin_of(id));
+      const bool listed = manifest_.group() > entry.last_group && manifest_.freed(id, entry.end);
+      const bool gone = freed.count(id) > 0 || listed;
       const bool empty = entry.first_group == 0 || entry.begin >= entry.end;
       if (there || empty || gone || manifest_lost_) continue;
       return fail(ENODATA, log::log_file_path(id) +
@@ -264,7 +273,7 @@ class Recovery {
   Status check_end_is_readable(const Verdict& verdict) const {
     for (const log::LogFileRef& file : opened_) {
       if (verdict.manifest.end_of(file->id) || verdict.manifest.gone(file->id)) continue;
-      const uint64_t to = superblock_.cut_of(file->id).value_or(file->size);
+      const uint64_t to = cut_of(*file).value_or(file->size);
       uint64_t from = file->end;  // what the checkpoint covers needs no groups
       for (const FoundGroup& group : verdict.kept) {
         if (group.file == file) from = std::max(from, group.offset + group.length);
@@ -334,6 +343,7 @@ class Recovery {
   log::LogFiles& files_;
   index::Index& index_;
   Recovered result_;
+  std::set<log::FileId> uncut_;  // whose cuts no longer count
   bool nothing_torn_ = false;  // the slots of the last mount are there
   std::vector<log::LogFileRef> opened_;
   std::map<log::FileId, checkpoint::FileEntry> covered_;

@@ -264,7 +264,11 @@ class Workload {
     auto store = open_store(disk, options_);
     if (!store) return fail_with(what + store.error().what);
     const auto stats = (*store)->stats();
-    if (stats.damaged_groups + stats.damaged_values > 0) return fail_with(what + "damage found");
+    if (stats.damaged_groups + stats.damaged_values > 0) {
+      std::string text = what + "damage found: ";
+      for (const auto& warning : (*store)->recovery_warnings()) text += warning + "; ";
+      return fail_with(text);
+    }
     const StoreImage image = StoreImage::of(**store);
     const size_t low = killed ? history_.returned() : history_.durable();
     const std::string differs = history_.match(image, low, history_.begun());
