@@ -329,6 +329,8 @@ StoreStats Store::stats() const {
   if (const auto failure = core.writer->failure()) stats.failure = failure->what;
   const recovery::Recovered& recovered = rooms_->recovered;
   stats.used_checkpoint = recovered.used_checkpoint;
+  stats.used_older_checkpoint = recovered.used_older_checkpoint;
+  stats.footers_used = recovered.footers_used;
   stats.replayed_groups = recovered.groups;
   stats.replayed_records = recovered.records;
   stats.drained_groups = recovered.drained;

@@ -55,6 +55,8 @@ struct StoreStats {
   std::string failure;         // why the log takes no more changes; empty: it does
   // What recovery did at this mount.
   bool used_checkpoint = false;
+  bool used_older_checkpoint = false;  // the newest was damaged
+  uint64_t footers_used = 0;           // log files that were read by their footers
   uint64_t replayed_groups = 0;
   uint64_t replayed_records = 0;
   uint64_t drained_groups = 0;

@@ -5,6 +5,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/crc32c.h"
+#include "engine/log/footer.h"
 
 namespace valfs::log {
 namespace {
@@ -111,14 +112,15 @@ std::optional<GroupHeader> decode_group_header(std::span<const std::byte> bytes,
 }
 
 GroupContents read_group(std::span<const std::byte> image, const GroupHeader& header,
-                         const Salt& salt, uint64_t offset) {
+                         const Salt& salt, uint64_t offset, bool skipped) {
   GroupContents contents;
   if (image.size() < header.length) return contents;  // the file ends inside: nothing is certain
   const bool gapless =
       walk_records(image, sizeof header, header.directory, salt, offset, contents.records);
   uint32_t digest = 0;
   bool payloads_good = true;
-  for (const auto& entry : contents.records) {
+  for (auto& entry : contents.records) {
+    if (skipped && entry.found.payload_length >= kSkippedPayload) entry.payload_good = true;
     digest = crc32c(bytes_of(entry.found.crc), digest);
     payloads_good &= entry.payload_good;
   }

@@ -51,7 +51,7 @@ uint64_t LogFiles::file_size() const {
 
 void LogFiles::adopt(LogFileRef file) {
   const std::lock_guard lock(mutex_);
-  used_ += file->end - file->begin;
+  used_ += file->end - file->begin + file->footer;
   files_[file->id] = std::move(file);
 }
 
@@ -180,6 +180,10 @@ void LogFiles::cut_back(LogFile& file, uint64_t end, GroupSequence last_group) {
   file.end = end;
   file.last_group = last_group;
   if (end == file.begin) file.first_group = file.last_group = 0;
+  while (!file.map.groups.empty() && file.map.groups.back().offset * kBlock >= end) {
+    file.map.gaps.resize(file.map.gaps.size() - file.map.groups.back().gaps);
+    file.map.groups.pop_back();
+  }
 }
 
 void LogFiles::freed(LogFile& file, uint64_t begin, GroupSequence first_group) {
@@ -203,18 +207,52 @@ Manifest LogFiles::manifest(GroupSequence newest_freed, FileId gone) const {
   return {newest_freed, std::move(entries)};
 }
 
+void LogFiles::map_group(LogFile& file, const FooterGroup& group, std::span<const Gap> gaps) {
+  const std::lock_guard lock(mutex_);
+  FooterGroup& entry = file.map.groups.emplace_back(group);
+  entry.gaps = static_cast<uint32_t>(gaps.size());
+  file.map.gaps.insert(file.map.gaps.end(), gaps.begin(), gaps.end());
+}
+
+// Behind the groups, where nothing acknowledged lies. Without one the file is merely read in full
+// should all checkpoints be lost.
+Status LogFiles::write_footer(LogFile& file) {
+  Footer footer;
+  {
+    const std::lock_guard lock(mutex_);
+    footer = std::move(file.map);
+    file.map = {};
+    if (!file.mapped || footer.groups.empty()) return {};
+    file.mapped = false;
+    footer.end = file.end;
+  }
+  const auto bytes = encode_footer(footer, salt(file));
+  VALFS_TRY(file.file->write(footer.end, bytes));
+  VALFS_TRY(file.file->sync());
+  const std::lock_guard lock(mutex_);
+  file.footer = bytes.size();
+  used_ += file.footer;
+  file.size = footer.end + bytes.size();
+  return {};
+}
+
 Status LogFiles::trim_sealed() {
   for (const LogFileRef& file : sealed()) {
     uint64_t end;
     {
       const std::lock_guard lock(mutex_);
-      if (file->end >= file->size) continue;
+      if (file->end + file->footer >= file->size && !file->mapped) continue;
       end = file->end;
     }
     VALFS_TRY(file->file->resize(end));
     VALFS_TRY(file->file->sync());  // whoever asked may forget the cut now
-    const std::lock_guard lock(mutex_);
-    file->size = end;
+    {
+      const std::lock_guard lock(mutex_);
+      file->size = end;
+    }
+    if (auto written = write_footer(*file); !written && written.error().code != ENOSPC) {
+      return written;
+    }
   }
   return {};
 }
@@ -226,7 +264,7 @@ Status LogFiles::remove(FileId id) {
     const std::lock_guard lock(mutex_);
     const auto file = files_.find(id);
     if (file != files_.end()) {
-      used_ -= file->second->end - file->second->begin;
+      used_ -= file->second->end - file->second->begin + file->second->footer;
       files_.erase(file);
     }
   }
@@ -253,7 +291,7 @@ LogFiles::Usage LogFiles::usage() const {
   const std::lock_guard lock(mutex_);
   usage.files = files_.size();
   for (const auto& [id, file] : files_) {
-    usage.used += file->end - file->begin;
+    usage.used += file->end - file->begin + file->footer;
     usage.bytes += file->size - (file->begin - kFirstGroupOffset);
   }
   for (const LogFileRef& file : spares_) usage.spare += file->size;

@@ -13,6 +13,7 @@
 #include <mutex>
 #include <vector>
 
+#include "engine/log/footer.h"
 #include "engine/log/manifest.h"
 
 namespace valfs::log {
@@ -30,6 +31,9 @@ struct LogFile {
   GroupSequence first_group = 0;  // of those not freed
   GroupSequence last_group = 0;
   bool sealed = false;  // the log writer has left it
+  uint64_t footer = 0;  // bytes of its footer; 0: it has none
+  Footer map;           // what its footer will say
+  bool mapped = true;   // all of its groups are in the map
 };
 using LogFileRef = std::shared_ptr<LogFile>;
 
@@ -43,7 +47,7 @@ class LogFiles {
   };
   struct Usage {
     uint64_t files = 0;
-    uint64_t used = 0;   // bytes in groups not freed, padding included
+    uint64_t used = 0;   // bytes in groups not freed, padding included, and in footers
     uint64_t spare = 0;  // bytes of prepared files
     uint64_t bytes = 0;  // of all of them on the disk
   };
@@ -75,6 +79,8 @@ class LogFiles {
   // Bookkeeping of the log writer and recovery.
   void grew(LogFile& file, uint64_t end, GroupSequence group, ObjectId highest_object);
   void mark_sealed(LogFile& file);
+  // For the footer: a group, and where its large payloads lie.
+  void map_group(LogFile& file, const FooterGroup& group, std::span<const Gap> gaps);
   // The file ends before groups that could not be written and were moved elsewhere.
   void cut_back(LogFile& file, uint64_t end, GroupSequence last_group);
   // The cleaner is done with what lies before `begin`; `first_group` is the first that is left.
@@ -83,7 +89,7 @@ class LogFiles {
   // What is there now. `gone`: a file that is about to be removed.
   Manifest manifest(GroupSequence newest_freed, FileId gone) const;
 
-  // Gives back what a sealed file did not use. Slow.
+  // Gives back what sealed files did not use, and writes their footers. Slow.
   Status trim_sealed();
   // Removes the name; durable when it returns.
   Status remove(FileId id);
@@ -91,11 +97,12 @@ class LogFiles {
   Status remove_spares();
 
   Usage usage() const;
-  // Bytes in groups not freed; without a lock.
+  // The same; without a lock.
   uint64_t used() const { return used_.load(std::memory_order_relaxed); }
   FileId next_file() const;
 
  private:
+  Status write_footer(LogFile& file);
   Result<LogFileRef> make_file(FileId id, uint64_t size);
 
   storage::Storage& storage_;

@@ -156,6 +156,7 @@ bool LogWriter::open_slot(const Need& need) {
   slot.capacity = std::min(staging_.slot_size(), (at.file->size - at.next_offset) / kBlock * kBlock);
   slot.highest_object = 0;
   slot.summary.clear();
+  slot.gaps.clear();
   describe_slot(*free);
   open_ = *free;
   return true;
@@ -204,6 +205,7 @@ std::vector<index::Placed> LogWriter::append(std::span<Record> records) {
     const uint32_t crc = encode(record, slot.place.salt, offset, image + slot.end);
     slot.summary.add(record, crc, static_cast<uint32_t>(slot.end));
     slot.highest_object = std::max(slot.highest_object, record.id);
+    note_payload(slot, record, offset);
     placed.push_back({Position::at(slot.place.salt.file, offset), record.meta_length(),
                       static_cast<uint32_t>(record.payload.size())});
     slot.end += length;
@@ -215,6 +217,13 @@ std::vector<index::Placed> LogWriter::append(std::span<Record> records) {
   attested_ = false;
   end_reservation();
   return placed;
+}
+
+void LogWriter::note_payload(Slot& slot, const Record& record, uint64_t offset) {
+  if (record.payload.size() < kSkippedPayload) return;
+  slot.gaps.push_back(
+      {static_cast<uint32_t>((offset + record.meta_length()) / kRecordAlignment),
+       static_cast<uint32_t>(record.payload.size())});
 }
 
 void LogWriter::seal_open() {
@@ -237,6 +246,12 @@ void LogWriter::seal(Slot& slot, std::byte* image) {
   slot.state = State::kSealed;
   files_.grew(*slot.file, slot.place.offset + slot.length, slot.place.sequence,
               slot.highest_object);
+  FooterGroup entry;
+  entry.sequence = slot.place.sequence;
+  entry.offset = static_cast<uint32_t>(slot.place.offset / kBlock);
+  entry.length = static_cast<uint32_t>(slot.length / kBlock);
+  entry.crc = header.crc;
+  files_.map_group(*slot.file, entry, slot.gaps);
   active(slot.stream).next_offset = slot.place.offset + slot.length;
   previous_end_ = Position::at(slot.place.salt.file, slot.place.offset + slot.length).packed;
   previous_crc_ = header.crc;

@@ -127,6 +127,7 @@ class LogWriter {
     ObjectId highest_object = 0;
     std::chrono::steady_clock::time_point opened;
     GroupSummary summary;
+    std::vector<Gap> gaps;  // large payloads in it
   };
   struct Waiter {
     GroupSequence group;
@@ -154,6 +155,7 @@ class LogWriter {
   std::optional<uint32_t> free_slot() const;
   bool open_slot(const Need& need);
   void describe_slot(uint32_t slot);
+  static void note_payload(Slot& slot, const Record& record, uint64_t offset);
   void seal_open();
   void seal(Slot& slot, std::byte* image);
   void cancel_open();

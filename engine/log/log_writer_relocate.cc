@@ -81,6 +81,7 @@ void LogWriter::relocate_slot(uint32_t from, uint32_t to, const Moved& moved) {
     record.payload = {image + offset + found->meta_length, found->payload_length};
     const uint32_t crc = encode(record, slot.place.salt, slot.place.offset + offset,
                                 staging_.image(to) + offset);
+    note_payload(slot, record, slot.place.offset + offset);
     slot.summary.add(record, crc, static_cast<uint32_t>(offset));
     moved(record, Position::at(old.place.salt.file, old.place.offset + offset),
           Position::at(slot.place.salt.file, slot.place.offset + offset));

@@ -81,6 +81,26 @@ void note_last_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t beg
   }
 }
 
+// What the records of a group tell about it.
+void note_contents(FileScan& scan, FoundGroup& group, const log::GroupContents& contents) {
+  group.whole = contents.whole;
+  for (const auto& entry : contents.records) {
+    const log::Record& record = entry.found.record;
+    group.highest_object = std::max(group.highest_object, record.id);
+    if (record.type == log::RecordType::kManifest) {
+      scan.manifests.push_back({group.header.sequence, group.offset + entry.offset,
+                                static_cast<uint32_t>(entry.found.total_length),
+                                entry.payload_good});
+    }
+  }
+  for (const auto& lost : contents.lost) {
+    if (lost.type == log::RecordType::kManifest) {
+      scan.manifests.push_back({group.header.sequence, group.offset + lost.offset, 0, false});
+    }
+    group.highest_object = std::max(group.highest_object, lost.id);
+  }
+}
+
 std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
                                    const log::Salt& salt, uint64_t offset, uint64_t to) {
   if (offset + kBlock > to) return std::nullopt;
@@ -99,22 +119,7 @@ std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
     image.insert(image.end(), rest.begin(), rest.end());
   }
   const auto contents = log::read_group(image, *header, salt, offset);
-  group.whole = contents.whole;
-  for (const auto& entry : contents.records) {
-    const log::Record& record = entry.found.record;
-    group.highest_object = std::max(group.highest_object, record.id);
-    if (record.type == log::RecordType::kManifest) {
-      scan.manifests.push_back({header->sequence, offset + entry.offset,
-                                static_cast<uint32_t>(entry.found.total_length),
-                                entry.payload_good});
-    }
-  }
-  for (const auto& lost : contents.lost) {
-    if (lost.type == log::RecordType::kManifest) {
-      scan.manifests.push_back({header->sequence, offset + lost.offset, 0, false});
-    }
-    group.highest_object = std::max(group.highest_object, lost.id);
-  }
+  note_contents(scan, group, contents);
   return group;
 }
 
@@ -188,6 +193,64 @@ Result<log::LogFileRef> open_log_file(storage::Storage& storage, const log::Volu
   return log_file;
 }
 
+std::vector<std::byte> read_image(const FoundGroup& group, bool& unreadable) {
+  const uint64_t end = group.offset + group.length;
+  if (group.gaps.empty()) return read_stretch(*group.file->file, group.offset, end, unreadable);
+  std::vector<std::byte> image(group.length);
+  const auto read = [&](uint64_t from, uint64_t to) {
+    const auto bytes = read_stretch(*group.file->file, from, to, unreadable);
+    std::copy(bytes.begin(), bytes.end(),
+              image.begin() + static_cast<ptrdiff_t>(from - group.offset));
+  };
+  uint64_t at = group.offset;
+  for (const log::Gap& gap : group.gaps) {
+    const uint64_t begin = gap.offset * log::kRecordAlignment;
+    if (begin < at || begin + gap.length > end) continue;
+    read(at, begin);
+    at = begin + gap.length;
+  }
+  read(at, end);
+  return image;
+}
+
+std::optional<FileScan> scan_by_footer(const log::LogFileRef& file, const log::Salt& salt,
+                                       const log::Footer& footer, uint64_t from) {
+  FileScan scan;
+  scan.file = file;
+  scan.from = from;
+  auto gap = footer.gaps.begin();
+  uint64_t at = 0;
+  for (const log::FooterGroup& entry : footer.groups) {
+    FoundGroup group;
+    group.file = file;
+    group.offset = entry.offset * kBlock;
+    group.length = entry.length * kBlock;
+    group.by_footer = true;
+    group.gaps.assign(gap, gap + entry.gaps);
+    gap += entry.gaps;
+    if (group.offset < from) continue;
+    const auto image = read_image(group, scan.unreadable);
+    const auto header = log::decode_group_header(image, salt, group.offset);
+    const bool as_told = header && header->crc == entry.crc &&
+                         header->sequence == entry.sequence &&
+                         round_up(header->length, kBlock) == group.length &&
+                         (at == 0 || at == group.offset);
+    // What the cleaner has freed at the beginning of a file is not damage.
+    if (!as_told && at == 0) continue;
+    if (!as_told) return std::nullopt;
+    group.header = *header;
+    note_contents(scan, group, log::read_group(image, *header, salt, group.offset, true));
+    if (!group.whole) return std::nullopt;
+    at = group.offset + group.length;
+    scan.groups.push_back(std::move(group));
+  }
+  if (scan.groups.empty() || at != footer.end) return std::nullopt;
+  // In front of the first group that is left: freed, or lost.
+  const uint64_t first = scan.groups.front().offset;
+  if (first > from) scan.stretches.push_back({file, from, first, false});
+  return scan;
+}
+
 Result<log::Manifest> read_manifest(const FileScan& scan, const log::Salt& salt,
                                     const FoundManifest& found) {
   std::vector<std::byte> bytes(found.length);
@@ -211,6 +274,8 @@ FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t 
       scan.groups.push_back(std::move(*group));
       continue;
     }
+    std::vector<std::byte> block = read_stretch(*file->file, offset, offset + kBlock, scan.unreadable);
+    if (log::is_footer_block(block, salt, offset)) break;  // behind it there are no groups
     const uint64_t next = find_group(*file->file, salt, offset + kBlock, to, scan.unreadable);
     if (next < to) {
       scan.stretches.push_back({file, offset, next, false});

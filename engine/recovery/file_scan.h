@@ -1,6 +1,7 @@
 // What a log file holds, found by reading it: groups, and stretches where none is.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "engine/log/group.h"
@@ -14,6 +15,9 @@ struct FoundGroup {
   uint64_t length = 0;  // padding included
   log::GroupHeader header;
   bool whole = false;  // all records are there and match their CRCs
+  // Of a scan by footer: the large payloads in it, which were not read.
+  bool by_footer = false;
+  std::vector<log::Gap> gaps;
   log::ObjectId highest_object = 0;
 };
 
@@ -53,6 +57,14 @@ Result<std::vector<log::FileId>> list_log_files(storage::Storage& storage);
 
 // Reads the file from `from` up to `to`.
 FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t from, uint64_t to);
+
+// The same without reading large payloads, as the file's footer allows. Nothing if a group is not
+// where, or what, the footer says.
+std::optional<FileScan> scan_by_footer(const log::LogFileRef& file, const log::Salt& salt,
+                                       const log::Footer& footer, uint64_t from);
+
+// The bytes of a group; without the payloads that were skipped, if it was found by a footer.
+std::vector<std::byte> read_image(const FoundGroup& group, bool& unreadable);
 
 // Reads what scan_file() has found.
 Result<log::Manifest> read_manifest(const FileScan& scan, const log::Salt& salt,

@@ -140,6 +140,10 @@ class Recovery {
         continue;
       }
       file->sealed = true;
+      file->mapped = false;
+      if (const auto footer = log::read_footer(*file->file, files_.salt(*file), file->size)) {
+        file->footer = file->size - footer->end;
+      }
       opened_.push_back(std::move(file));
     }
     return {};
@@ -196,6 +200,17 @@ class Recovery {
     }
   }
 
+  bool read_by_footer(const log::LogFileRef& file, uint64_t from, std::vector<FileScan>& scans) {
+    if (file->footer == 0 || cut_of(*file)) return false;
+    const auto footer = log::read_footer(*file->file, files_.salt(*file), file->size);
+    if (!footer) return false;
+    auto scan = scan_by_footer(file, files_.salt(*file), *footer, from);
+    if (!scan) return false;
+    result_.footers_used++;
+    scans.push_back(std::move(*scan));
+    return true;
+  }
+
   std::optional<uint64_t> cut_of(const log::LogFile& file) const {
     return uncut_.count(file.id) > 0 ? std::nullopt : superblock_.cut_of(file.id);
   }
@@ -213,7 +228,8 @@ class Recovery {
         file->first_group = entry->second.first_group;
         file->last_group = entry->second.last_group;
       }
-      const uint64_t to = cut_of(*file).value_or(file->size);
+      if (!result_.used_checkpoint && read_by_footer(file, from, scans)) continue;
+      const uint64_t to = cut_of(*file).value_or(file->size - file->footer);
       scans.push_back(scan_file(file, files_.salt(*file), from, to));
     }
     return scans;
@@ -273,7 +289,7 @@ class Recovery {
   Status check_end_is_readable(const Verdict& verdict) const {
     for (const log::LogFileRef& file : opened_) {
       if (verdict.manifest.end_of(file->id) || verdict.manifest.gone(file->id)) continue;
-      const uint64_t to = cut_of(*file).value_or(file->size);
+      const uint64_t to = cut_of(*file).value_or(file->size - file->footer);
       uint64_t from = file->end;  // what the checkpoint covers needs no groups
       for (const FoundGroup& group : verdict.kept) {
         if (group.file == file) from = std::max(from, group.offset + group.length);
@@ -317,7 +333,10 @@ class Recovery {
         result_.unused.push_back(file->id);
         continue;
       }
-      if (file->end < file->size) result_.cuts.push_back({file->id, 0, file->end});
+      if (file->end + file->footer < file->size) {
+        result_.cuts.push_back({file->id, 0, file->end});
+        file->footer = 0;
+      }
       files_.adopt(file);
       if (!last || file->last_group > last->last_group) last = file;
     }

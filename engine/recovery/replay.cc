@@ -40,9 +40,9 @@ Status Replay::run(const Verdict& verdict, Index::Mode mode) {
 Status Replay::take_group(const FoundGroup& group, Index::Mode mode) {
   const log::LogFile& file = *group.file;
   bool unreadable = false;
-  const auto image =
-      read_stretch(*file.file, group.offset, group.offset + group.length, unreadable);
-  const auto contents = log::read_group(image, group.header, files_.salt(file), group.offset);
+  const auto image = read_image(group, unreadable);
+  const auto contents =
+      log::read_group(image, group.header, files_.salt(file), group.offset, group.by_footer);
   if (group.whole && !contents.whole) {  // and the verdict knows nothing of it
     return fail(EIO, log::log_file_path(file.id) + ": the disk cannot read the group at offset " +
                          std::to_string(group.offset) + " a second time");
