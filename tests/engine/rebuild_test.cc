@@ -78,8 +78,8 @@ TEST(Rebuild, F25_F26_ThreeWaysGiveTheSameIndex) {
     if (HasFatalFailure()) return;
     auto copy = disk.clone_after_power_loss(seed);
     const std::string expected = index_text(*must_open(*copy, small_options()));
-    const auto reopen = [&](SimDisk& copy) {
-      auto store = must_open(copy, small_options());
+    const auto reopen = [&](SimDisk& opened) {
+      auto store = must_open(opened, small_options());
       EXPECT_EQ(store->stats().damaged_groups, 0u);
       EXPECT_EQ(check_index(*store), "");
       EXPECT_EQ(index_text(*store), expected);
