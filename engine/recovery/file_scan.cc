@@ -68,13 +68,25 @@ size_t used_bytes(std::span<const std::byte> bytes) {
   return end;
 }
 
+void note_retired(FileScan& scan, const log::Record& record) {
+  if (record.type != log::RecordType::kRetired || record.sequence <= scan.retired_sequence) return;
+  scan.retired_sequence = record.sequence;
+  scan.retired.assign(record.body.begin(), record.body.end());
+}
+
 // Splits a stretch without groups: what is zeros at its end was never written.
-void note_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t begin, uint64_t end) {
+void note_stretch(FileScan& scan, const log::LogFileRef& file, const log::Salt& salt,
+                  uint64_t begin, uint64_t end) {
   while (end > begin) {
     const uint64_t from = end > begin + kWindow ? end - kWindow : begin;
     const auto bytes = read_stretch(*file->file, from, end, scan.unreadable);
     if (const uint64_t used = used_bytes(bytes); used > 0) {
-      scan.stretches.push_back({file, begin, std::min(end, from + round_up(used, kBlock))});
+      end = std::min(end, from + round_up(used, kBlock));
+      scan.stretches.push_back({file, begin, end});
+      const auto all = read_stretch(*file->file, begin, end, scan.unreadable);
+      for (const auto& entry : log::find_records(all, salt, begin)) {
+        note_retired(scan, entry.found.record);
+      }
       return;
     }
     end = from;
@@ -103,10 +115,7 @@ std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
   for (const auto& entry : contents.records) {
     const log::Record& record = entry.found.record;
     group.highest_object = std::max(group.highest_object, record.id);
-    if (record.type == log::RecordType::kRetired && record.sequence > scan.retired_sequence) {
-      scan.retired_sequence = record.sequence;
-      scan.retired.assign(record.body.begin(), record.body.end());
-    }
+    note_retired(scan, record);
   }
   for (const auto& lost : contents.lost) {
     group.highest_object = std::max(group.highest_object, lost.id);
@@ -194,7 +203,7 @@ FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t 
       continue;
     }
     const uint64_t next = find_group(*file->file, salt, offset + kBlock, to, scan.unreadable);
-    note_stretch(scan, file, offset, next);
+    note_stretch(scan, file, salt, offset, next);
     offset = next;
   }
   return scan;

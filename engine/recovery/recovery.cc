@@ -34,11 +34,11 @@ class Recovery {
     for (const log::LogFileRef& file : opened_) present.insert(file->id);
     VALFS_ASSIGN(const Verdict verdict, judge(scans, result_.checkpoint_covers + 1,
                                               known_durable(scans), result_.retired, present));
-    VALFS_TRY(check_covered_files());
     if (verdict.unreadable) VALFS_TRY(check_end_is_readable(verdict));
     Replay replay(index_, files_, result_);
     VALFS_TRY(replay.run(verdict, result_.used_checkpoint ? index::Index::Mode::kLogOrder
                                                           : index::Index::Mode::kSequenceOrder));
+    VALFS_TRY(check_covered_files());
     finish(verdict);
     return std::move(result_);
   }
@@ -209,12 +209,17 @@ class Recovery {
     if (youngest != nullptr) result_.retired.assign(youngest->retired);
   }
 
-  // Files that the checkpoint points into must be there, unless they were freed since.
+  // Files that the checkpoint points into must be there, unless they were freed since: then either
+  // the log says so, or (that record may be damaged) nothing in them is in use.
   Status check_covered_files() {
     for (const auto& [id, entry] : covered_) {
       const bool there = std::any_of(opened_.begin(), opened_.end(),
                                      [id = id](const auto& file) { return file->id == id; });
       if (there || entry.first_group == 0 || result_.retired.covers(entry.first_group)) continue;
+      if (index_.live().of(id) == 0) {
+        warn(log::log_file_path(id) + " is missing; nothing in it was in use");
+        continue;
+      }
       return fail(ENODATA, log::log_file_path(id) +
                                " is missing; put it back from a copy of the data directory");
     }

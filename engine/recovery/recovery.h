@@ -39,6 +39,7 @@ struct Recovered {
   uint64_t dropped_groups = 0;  // torn tail
   uint64_t damaged_groups = 0;
   uint64_t damaged_values = 0;
+  bool damaged = false;  // acknowledged bytes of the log are: records may be lost
   bool used_checkpoint = false;
   bool same_boot = false;  // the page cache of the last mount is still there
   std::vector<std::string> warnings;
