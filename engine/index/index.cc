@@ -114,6 +114,10 @@ void Index::remove_name(Name& name) {
 
 void Index::restore_name(const Name& from) {
   if (Name* known = find(from.parent, from.name)) remove_name(*known);
+  if (const Inode* parent = find(from.parent)) {  // a cookie has one name
+    const auto taken = parent->children.find(from.cookie);
+    if (taken != parent->children.end()) remove_name(const_cast<Name&>(*taken));
+  }
   auto name = std::make_unique<Name>();
   name->cookie = from.cookie;
   name->parent = from.parent;

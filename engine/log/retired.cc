@@ -7,6 +7,7 @@ namespace valfs::log {
 
 void Retired::add(Interval interval) {
   if (interval.first == 0 || interval.first > interval.last) return;
+  if (interval.last == UINT64_MAX) return;  // no log has so many, and nothing could follow it
   auto at = intervals_.upper_bound(interval.first);
   if (at != intervals_.begin() && std::prev(at)->second + 1 >= interval.first) --at;
   while (at != intervals_.end() && at->first <= interval.last + 1) {
