@@ -96,7 +96,8 @@ Status Store::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
                     Time now) {
   if (bytes.empty()) return {};
   Core& core = rooms_->core;
-  core.pace(bytes.size());
+  // Whoever overwrites has paid when the value was truncated: no waiting in that gap (P5).
+  if (!core.truncations.is_open(inode)) core.pace(bytes.size());
   const std::unique_lock value(core.value_lock(inode));
   bool blob = false;
   bool too_large = false;
@@ -161,8 +162,16 @@ Status Store::fold_if_scattered(log::ObjectId inode) {
   return {};
 }
 
+// Stored bytes of a value that lie in the log.
+uint64_t Store::bytes_in_log(log::ObjectId inode) const {
+  const std::shared_lock lock(rooms_->core.state);
+  const index::Inode* known = rooms_->core.index.find(inode);
+  return known == nullptr ? 0 : known->extents.bytes();
+}
+
 Status Store::truncate(log::ObjectId inode, uint64_t size, Time now) {
   Core& core = rooms_->core;
+  if (size == 0) core.pace(bytes_in_log(inode));
   const std::unique_lock value(core.value_lock(inode));
   bool blob = false;
   bool shrinks = false;

@@ -150,6 +150,7 @@ class Store {
   struct Rooms;
   explicit Store(std::unique_ptr<Rooms> rooms);
   Status fold_if_scattered(log::ObjectId inode);
+  uint64_t bytes_in_log(log::ObjectId inode) const;
 
   std::unique_ptr<Rooms> rooms_;
 };

@@ -24,7 +24,7 @@ void Blobs::expect(const recovery::Recovered& recovered) {
 }
 
 Status Blobs::start(const recovery::Recovered& recovered, std::vector<std::string>& warnings) {
-  VALFS_TRY(sweep(warnings));
+  VALFS_TRY(sweep(recovered.damaged, warnings));
   for (const auto& [inode, tail] : recovered.blobs) {
     if (tail.written.empty()) continue;
     const auto place = place_of(inode);
@@ -36,8 +36,9 @@ Status Blobs::start(const recovery::Recovered& recovered, std::vector<std::strin
   return {};
 }
 
-// Removes files of blobs that no inode names, and counts the bytes of the others.
-Status Blobs::sweep(std::vector<std::string>& warnings) {
+// Removes files of blobs that no inode names, or sets them aside if it may be that the record which
+// named them is damaged. Counts the bytes of the others.
+Status Blobs::sweep(bool keep, std::vector<std::string>& warnings) {
   std::set<log::ObjectId> named;
   core_.index.for_each_inode([&](const index::Inode& inode) {
     if (inode.attributes.blob != 0) named.insert(inode.attributes.blob);
@@ -58,14 +59,16 @@ Status Blobs::sweep(std::vector<std::string>& warnings) {
           bytes += allocated(id);
           continue;
         }
-        VALFS_TRY(core_.storage.remove(directory + "/" + name));
+        const std::string path = directory + "/" + name;
+        VALFS_TRY(keep ? core_.storage.rename(path, path + ".lost") : core_.storage.remove(path));
         orphans++;
       }
     }
   }
   core_.blob_bytes = bytes;
   if (orphans > 0) {
-    warnings.push_back(std::to_string(orphans) + " files in bin/ that no name leads to removed");
+    warnings.push_back(std::to_string(orphans) + " files in bin/ that no name leads to " +
+                       (keep ? "set aside as *.lost: records are damaged" : "removed"));
   }
   return {};
 }

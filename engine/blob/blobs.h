@@ -109,7 +109,7 @@ class Blobs {
   Status append_written(Blob& blob, uint64_t offset, uint64_t length, uint64_t old_size, Time now);
   Status verify_tail(log::ObjectId inode, const recovery::BlobTail& tail,
                      std::vector<std::string>& warnings);
-  Status sweep(std::vector<std::string>& warnings);
+  Status sweep(bool keep, std::vector<std::string>& warnings);
   Result<std::vector<std::byte>> read_chunk(Blob& blob, uint64_t chunk, uint64_t size);
   std::string name_of(log::ObjectId inode) const;
   void forget(log::ObjectId inode);

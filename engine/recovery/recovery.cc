@@ -42,13 +42,13 @@ class Recovery {
     for (const log::FileId id : result_.unused) evidence.present[id] = 0;
     evidence.freed.insert(superblock_.freed.begin(), superblock_.freed.end());
     VALFS_ASSIGN(Verdict verdict, judge(scans, evidence));
-    VALFS_TRY(check_covered_files(evidence.freed));
     if (verdict.unreadable) VALFS_TRY(check_end_is_readable(verdict));
     manifest_ = verdict.manifest;
     drop_freed(verdict);
     Replay replay(index_, files_, result_);
     VALFS_TRY(replay.run(verdict, result_.used_checkpoint ? index::Index::Mode::kLogOrder
                                                           : index::Index::Mode::kSequenceOrder));
+    VALFS_TRY(check_covered_files(evidence.freed));
     finish(verdict);
     return std::move(result_);
   }
@@ -266,6 +266,10 @@ class Recovery {
       const bool gone = freed.count(id) > 0 || listed;
       const bool empty = entry.first_group == 0 || entry.begin >= entry.end;
       if (there || empty || gone || manifest_lost_) continue;
+      if (index_.live().of(id) == 0) {  // it was freed, and what said so is damaged
+        warn(log::log_file_path(id) + " is missing; nothing in it was in use");
+        continue;
+      }
       return fail(ENODATA, log::log_file_path(id) +
                                " is missing; put it back from a copy of the data directory, or "
                                "give up what it held with valfs fsck --repair");
