@@ -32,10 +32,11 @@ class RocksDb final : public Contender {
   }
   size_t get(std::string_view key) override {
     thread_local rocksdb::PinnableSlice value;
-    value.Reset();
     const auto found = database_->Get({}, database_->DefaultColumnFamily(), key, &value);
     if (!found.IsNotFound()) must(found);
-    return value.size();
+    const size_t size = value.size();
+    value.Reset();  // it may be pinned in a cache that does not live as long as this thread
+    return size;
   }
   void remove(std::string_view key) override { must(database_->Delete({}, key)); }
   void sync() override { must(database_->SyncWAL()); }
