@@ -248,7 +248,8 @@ TEST(Feature, F28_W2_ScanFindsAnySizeAtAnyStraddle) {
   }
 }
 
-// A copy of a log file in a value, found by a scan in the midst of the log.
+// A copy of a log file in a value, in the midst of the log. Three things keep it out: groups are
+// walked, not searched for; salted CRCs; and sequences, which rise.
 TEST(Feature, F30_ALogInsideAValueIsNotReplayed) {
   Volume volume([](StoreOptions& options) {
     options.slot_size = 512 * kKiB;
