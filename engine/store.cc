@@ -73,6 +73,10 @@ log::ObjectId Store::next_object() const {
   return rooms_->core.writer->next_object();
 }
 
+const StoreOptions& Store::options() const {
+  return rooms_->core.options;
+}
+
 uint64_t Store::stored_bytes(log::ObjectId inode) {
   log::ObjectId blob = 0;
   uint64_t bytes = 0;
@@ -260,6 +264,11 @@ Status Store::flush(log::ObjectId inode) {
   auto flushed = rooms_->blobs.flush(inode);
   if (!flushed && flushed.error().code == ENOENT) return {};
   return flushed;
+}
+
+Status Store::failure() const {
+  if (const auto failed = rooms_->core.writer->failure()) return tl::unexpected(*failed);
+  return {};
 }
 
 Status Store::sync(log::ObjectId inode) {

@@ -100,6 +100,7 @@ class Store {
   Result<size_t> read(log::ObjectId inode, uint64_t offset, std::span<std::byte> into);
   // Names made from now on have this cookie or a higher one.
   log::ObjectId next_object() const;
+  const StoreOptions& options() const;
   // Bytes that the value takes on the disk.
   uint64_t stored_bytes(log::ObjectId inode);
 
@@ -131,6 +132,8 @@ class Store {
   Status sync(log::ObjectId inode = 0);
   // Makes the bytes of a value in bin/ durable, not the log. Others: nothing to do.
   Status flush(log::ObjectId inode);
+  // Why the log takes no more changes, if so (P8).
+  Status failure() const;
 
   // Cleans until little is dead. Slow; the progress may be watched from other threads. Waits for
   // another that is running.
