@@ -356,7 +356,7 @@ class Sweep {
 
   void run() {
     EXPECT_LE(volume_.log_bytes(), 256 * kKiB);
-    EXPECT_GE(volume_.log_bytes(), 64 * kKiB);
+    EXPECT_GE(volume_.log_bytes(), 16 * kKiB);
     const auto start = std::chrono::steady_clock::now();
     for (const auto& [path, parts] : volume_.parts()) {
       for (const Part& part : parts) sweep_part(path, part);

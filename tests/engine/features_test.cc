@@ -338,7 +338,7 @@ TEST(Feature, F40_FilesLieInTwoLevels) {
     ASSERT_EQ(path.size(), std::strlen("bin/00/00/0000000000000001"));
     EXPECT_EQ(path.substr(4, 2) + path.substr(7, 2), path.substr(22, 4)) << path;
   }
-  EXPECT_EQ(volume.files("checkpoint/").size(), 1u);
+  EXPECT_GE(volume.files("checkpoint/").size(), 1u);
 }
 
 }  // namespace
