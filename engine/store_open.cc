@@ -5,6 +5,8 @@
 #include <random>
 
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/recovery/file_scan.h"
+#include "engine/recovery/lost_files.h"
 #include "engine/recovery/nameless.h"
 #include "engine/rooms.h"
 
@@ -33,6 +35,12 @@ Result<Superblock> create_volume(storage::Storage& storage) {
     if (!is_our_own(name)) {
       return fail(ENOTEMPTY, "not a valfs data directory, and not empty (it holds " + name + ")");
     }
+  }
+  // Without its superblock an old volume looks like none: its log must not be taken for rubbish.
+  if (const auto ids = recovery::list_log_files(storage); ids && !ids->empty()) {
+    return fail(EINVAL,
+                "the superblock (the file super) is missing, but there are log files; put it back "
+                "from a copy of the data directory, or let `valfs fsck --repair` rebuild it");
   }
   // The rooms first: whoever finds a superblock finds them too.
   VALFS_TRY(make_rooms(storage));
@@ -178,7 +186,11 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<storage::Storage> sto
   Core& core = rooms->core;
   core.superblock = superblock;
   VALFS_ASSIGN(rooms->recovered,
-               recovery::recover(core.storage, superblock, core.files, core.index));
+               recovery::recover(core.storage, superblock, core.files, core.index,
+                                 {.missing = options.accept_missing_log_files
+                                                 ? recovery::MissingFile::kAccept
+                                                 : recovery::MissingFile::kRefuse,
+                                  .on_verdict = {}}));
   recovery::Recovered& recovered = rooms->recovered;
   VALFS_TRY(raise_epoch(core, recovered));
   VALFS_TRY(remove_unused(core.storage, recovered));
@@ -196,6 +208,9 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<storage::Storage> sto
     VALFS_TRY(core.files.remove_spares());
     VALFS_TRY(core.storage.remove_staging(recovery::staging_name(core.superblock.volume)));
     return fail(ENOSPC, "no room for a log file in the data directory: " + prepared.error().what);
+  }
+  if (!recovered.lost.empty()) {
+    VALFS_TRY(recovery::record_lost_files(core, rooms->checkpointer, recovered));
   }
   VALFS_TRY(tidy_index(core, recovered));
   VALFS_TRY(rooms->blobs.start(recovered, recovered.warnings));

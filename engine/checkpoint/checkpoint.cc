@@ -17,7 +17,7 @@ struct Header {
   log::ObjectId next_object = 0;
 };
 
-enum InodeFlag : uint32_t { kSumsFlag = 1, kDamagedFlag = 2 };
+enum InodeFlag : uint32_t { kSumsFlag = 1, kDamagedFlag = 2, kLossyFlag = 4 };
 
 struct InodeEntry {
   log::ObjectId id = 0;
@@ -47,6 +47,7 @@ Status put_inode(PageWriter& pages, const index::Inode& inode) {
   entry.extent_count = static_cast<uint32_t>(inode.extents.all().size());
   if (inode.sums) entry.flags |= kSumsFlag;
   if (inode.damaged) entry.flags |= kDamagedFlag;
+  if (inode.lossy) entry.flags |= kLossyFlag;
   pages.put(entry);
   for (const index::Extent& extent : inode.extents.all()) pages.put(extent);
   return {};
@@ -127,6 +128,7 @@ void read_inodes(PageReader page, index::Index& index) {
         index.restore_inode(entry.id, entry.sequence, {entry.base}, entry.attributes, extents);
     inode.sums = (entry.flags & kSumsFlag) != 0;
     inode.damaged = (entry.flags & kDamagedFlag) != 0;
+    inode.lossy = (entry.flags & kLossyFlag) != 0;
   }
 }
 

@@ -56,7 +56,8 @@ uint64_t find_group(storage::File& file, const log::Salt& salt, uint64_t from, u
 }
 
 // Splits a stretch without groups: what is zeros at its end was never written.
-void note_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t begin, uint64_t end) {
+void note_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t begin, uint64_t end,
+                  const ScanVisitor& visitor) {
   while (end > begin) {
     const uint64_t from = end > begin + kWindow ? end - kWindow : begin;
     const auto bytes = read_stretch(*file->file, from, end, scan.unreadable);
@@ -65,6 +66,7 @@ void note_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t begin, u
     if (last != bytes.rend()) {
       const auto used = static_cast<uint64_t>(bytes.rend() - last);
       scan.stretches.push_back({file, begin, std::min(end, from + round_up(used, kBlock))});
+      if (visitor.stretch && !visitor.stretch(scan.stretches.back())) scan.stopped = true;
       return;
     }
     end = from;
@@ -72,7 +74,11 @@ void note_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t begin, u
 }
 
 std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
-                                   const log::Salt& salt, uint64_t offset, uint64_t to) {
+                                   const log::Salt& salt, uint64_t offset, uint64_t to,
+                                   const ScanVisitor& visitor) {
+  const auto visit = [&](const FoundGroup& group, const log::GroupContents& contents) {
+    if (visitor.group && !visitor.group(group, contents)) scan.stopped = true;
+  };
   if (offset + kBlock > to) return std::nullopt;
   auto image = read_stretch(*file->file, offset, offset + kBlock, scan.unreadable);
   const auto header = log::decode_group_header(image, salt, offset);
@@ -82,7 +88,10 @@ std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
   group.offset = offset;
   group.length = round_up(header->length, kBlock);
   group.header = *header;
-  if (offset + group.length > to) return group;  // cut off: not whole
+  if (offset + group.length > to) {  // cut off: not whole
+    visit(group, {});
+    return group;
+  }
   if (group.length > kBlock) {
     const auto rest =
         read_stretch(*file->file, offset + kBlock, offset + group.length, scan.unreadable);
@@ -101,6 +110,7 @@ std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
   for (const auto& lost : contents.lost) {
     group.highest_object = std::max(group.highest_object, lost.id);
   }
+  visit(group, contents);
   return group;
 }
 
@@ -168,17 +178,18 @@ Result<log::LogFileRef> open_log_file(storage::Storage& storage, const log::Volu
   return log_file;
 }
 
-FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t from, uint64_t to) {
+FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t from, uint64_t to,
+                   const ScanVisitor& visitor) {
   FileScan scan;
   uint64_t offset = from;
-  while (offset + kBlock <= to) {
-    if (auto group = group_at(scan, file, salt, offset, to)) {
+  while (offset + kBlock <= to && !scan.stopped) {
+    if (auto group = group_at(scan, file, salt, offset, to, visitor)) {
       offset += group->length;
       scan.groups.push_back(std::move(*group));
       continue;
     }
     const uint64_t next = find_group(*file->file, salt, offset + kBlock, to, scan.unreadable);
-    note_stretch(scan, file, offset, next);
+    note_stretch(scan, file, offset, next, visitor);
     offset = next;
   }
   return scan;

@@ -15,8 +15,12 @@ namespace {
 class Recovery {
  public:
   Recovery(storage::Storage& storage, const log::Superblock& superblock, log::LogFiles& files,
-           index::Index& index)
-      : storage_(storage), superblock_(superblock), files_(files), index_(index) {}
+           index::Index& index, const RecoverOptions& options)
+      : storage_(storage),
+        superblock_(superblock),
+        files_(files),
+        index_(index),
+        options_(options) {}
 
   Result<Recovered> run() {
     result_.same_boot = superblock_.boot_id_is(storage_.boot_id());
@@ -33,8 +37,11 @@ class Recovery {
     std::set<log::FileId> present;
     for (const log::LogFileRef& file : opened_) present.insert(file->id);
     VALFS_ASSIGN(const Verdict verdict, judge(scans, result_.checkpoint_covers + 1,
-                                              known_durable(scans), result_.retired, present));
+                                              known_durable(scans), result_.retired, present,
+                                              options_.missing));
+    for (const auto& interval : verdict.lost) lose(interval);
     VALFS_TRY(check_covered_files());
+    if (options_.on_verdict) options_.on_verdict(verdict);
     Replay replay(index_, files_, result_);
     VALFS_TRY(replay.run(verdict, result_.used_checkpoint ? index::Index::Mode::kLogOrder
                                                           : index::Index::Mode::kSequenceOrder));
@@ -214,10 +221,22 @@ class Recovery {
       const bool there = std::any_of(opened_.begin(), opened_.end(),
                                      [id = id](const auto& file) { return file->id == id; });
       if (there || entry.first_group == 0 || result_.retired.covers(entry.first_group)) continue;
+      if (options_.missing == MissingFile::kAccept) {
+        lose({entry.first_group, entry.last_group});
+        continue;
+      }
       return fail(ENODATA, log::log_file_path(id) +
-                               " is missing; put it back from a copy of the data directory");
+                               " is missing; put it back from a copy of the data directory, or, if "
+                               "there is none, let `valfs fsck --repair` accept the loss");
     }
     return {};
+  }
+
+  void lose(log::Retired::Interval groups) {
+    result_.lost.push_back(groups);
+    result_.retired.add(groups);
+    warn("groups " + std::to_string(groups.first) + " to " + std::to_string(groups.last) +
+         " of the log are lost with their log file");
   }
 
   // What the log writer and the log files need to know.
@@ -263,6 +282,7 @@ class Recovery {
   const log::Superblock& superblock_;
   log::LogFiles& files_;
   index::Index& index_;
+  const RecoverOptions& options_;
   Recovered result_;
   bool nothing_torn_ = false;  // the slots of the last mount are there
   std::vector<log::LogFileRef> opened_;
@@ -276,8 +296,9 @@ std::string staging_name(const log::VolumeId& volume) {
 }
 
 Result<Recovered> recover(storage::Storage& storage, const log::Superblock& superblock,
-                          log::LogFiles& files, index::Index& index) {
-  return Recovery(storage, superblock, files, index).run();
+                          log::LogFiles& files, index::Index& index,
+                          const RecoverOptions& options) {
+  return Recovery(storage, superblock, files, index, options).run();
 }
 
 }  // namespace valfs::recovery

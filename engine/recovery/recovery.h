@@ -5,6 +5,7 @@
 // run again.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "engine/log/log_writer.h"
 #include "engine/log/retired.h"
 #include "engine/log/superblock.h"
+#include "engine/recovery/verdict.h"
 
 namespace valfs::recovery {
 
@@ -29,6 +31,8 @@ struct Recovered {
   std::vector<log::Cut> cuts;
   std::vector<log::FileId> unused;  // log files without groups: to be removed
   log::Retired retired;
+  // Groups whose log file is gone, which was accepted; `retired` covers them.
+  std::vector<log::Retired::Interval> lost;
   log::GroupSequence checkpoint_covers = 0;
   std::map<log::ObjectId, BlobTail> blobs;  // by inode
   // Where damage was found: parent and name as records of values remember them, by inode.
@@ -47,7 +51,13 @@ struct Recovered {
 // The staging memory of a volume.
 std::string staging_name(const log::VolumeId& volume);
 
+struct RecoverOptions {
+  MissingFile missing = MissingFile::kRefuse;
+  std::function<void(const Verdict&)> on_verdict;  // sees what was found before it is replayed
+};
+
 Result<Recovered> recover(storage::Storage& storage, const log::Superblock& superblock,
-                          log::LogFiles& files, index::Index& index);
+                          log::LogFiles& files, index::Index& index,
+                          const RecoverOptions& options = {});
 
 }  // namespace valfs::recovery

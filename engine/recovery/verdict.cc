@@ -11,8 +11,12 @@ using log::GroupSequence;
 class Judge {
  public:
   Judge(std::vector<FileScan> scans, GroupSequence first, GroupSequence durable,
-        const log::Retired& retired, const std::set<log::FileId>& present)
-      : scans_(std::move(scans)), expected_(first), retired_(retired), present_(present) {
+        const log::Retired& retired, const std::set<log::FileId>& present, MissingFile missing)
+      : scans_(std::move(scans)),
+        expected_(first),
+        retired_(retired),
+        present_(present),
+        missing_(missing) {
     verdict_.watermark = durable;
     verdict_.end = first == 0 ? 0 : first - 1;
     for (const FileScan& scan : scans_) {
@@ -74,18 +78,27 @@ class Judge {
         return verdict_.kept.empty() || s.file->id >= verdict_.kept.back().file->id;
       });
     });
-    if (!trace) return lost_file(expected_, verdict_.watermark, 0);
+    if (!trace) {
+      VALFS_TRY(lost_file(expected_, verdict_.watermark, 0));
+      verdict_.end = verdict_.watermark;
+      return {};
+    }
     verdict_.damaged_groups += verdict_.watermark - expected_ + 1;
     verdict_.end = verdict_.watermark;
     tail_damaged_ = true;
     return {};
   }
 
-  Status lost_file(GroupSequence first, GroupSequence last, log::FileId file) const {
+  Status lost_file(GroupSequence first, GroupSequence last, log::FileId file) {
+    if (missing_ == MissingFile::kAccept) {
+      verdict_.lost.push_back({first, last});
+      return {};
+    }
     return fail(ENODATA, "groups " + std::to_string(first) + " to " + std::to_string(last) +
                              " of the log are missing" +
                              (file != 0 ? ": " + log::log_file_path(file) + " is gone" : "") +
-                             "; put the log file back from a copy of the data directory");
+                             "; put the log file back from a copy of the data directory, or, if " +
+                             "there is none, let `valfs fsck --repair` accept the loss");
   }
 
   // A stretch counts if an acknowledged group lies behind it, or if the tail itself is damaged.
@@ -106,6 +119,7 @@ class Judge {
   GroupSequence expected_;
   const log::Retired& retired_;
   const std::set<log::FileId>& present_;
+  const MissingFile missing_;
   Verdict verdict_;
   std::vector<FoundGroup> groups_;
   bool tail_damaged_ = false;
@@ -114,8 +128,9 @@ class Judge {
 }  // namespace
 
 Result<Verdict> judge(std::vector<FileScan> scans, GroupSequence first, GroupSequence durable,
-                      const log::Retired& retired, const std::set<log::FileId>& present) {
-  return Judge(std::move(scans), first, durable, retired, present).run();
+                      const log::Retired& retired, const std::set<log::FileId>& present,
+                      MissingFile missing) {
+  return Judge(std::move(scans), first, durable, retired, present, missing).run();
 }
 
 }  // namespace valfs::recovery
