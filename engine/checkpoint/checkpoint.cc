@@ -217,6 +217,19 @@ Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& v
   }
 }
 
+Result<uint64_t> check_checkpoint(storage::Storage& storage, uint64_t generation,
+                                  const std::function<bool(uint64_t bytes)>& paced) {
+  VALFS_ASSIGN(auto file, storage.open(checkpoint_path(generation), storage::OpenMode::kRead));
+  PageSource pages(*file, generation);
+  uint64_t sum = 0;
+  for (;;) {
+    std::span<const std::byte> bytes;
+    VALFS_ASSIGN(const PageKind kind, pages.next(bytes));
+    sum += sizeof(PageHeader) + bytes.size();
+    if (!paced(sizeof(PageHeader) + bytes.size()) || kind == PageKind::kEnd) return sum;
+  }
+}
+
 Status remove_old_checkpoints(storage::Storage& storage, uint64_t newest) {
   VALFS_ASSIGN(const auto names, storage.list("checkpoint"));
   for (const std::string& name : names) {

@@ -1,0 +1,604 @@
+#include "engine/inspect/check.h"
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+
+#include "engine/base/crc32c.h"
+#include "engine/blob/blobs.h"
+#include "engine/checkpoint/checkpoint.h"
+#include "engine/inspect/compare.h"
+#include "engine/log/payload_reader.h"
+
+namespace valfs::inspect {
+namespace {
+
+using recovery::FoundGroup;
+using recovery::MissingFile;
+using Severity = Finding::Severity;
+
+constexpr const char* kNextRepair = "let `valfs fsck --repair` mend it";
+constexpr const char* kNextRestore =
+    "put the log file back from a copy of the data directory, or let `valfs fsck --repair` accept "
+    "the loss";
+constexpr const char* kNextValue =
+    "write the value anew or delete it; `valfs salvage` writes out what is left of it";
+
+std::string range_text(uint64_t begin, uint64_t end) {
+  return "bytes " + std::to_string(begin) + " to " + std::to_string(end);
+}
+
+bool is_zero(storage::File& file, uint64_t size) {
+  constexpr uint64_t kPiece = 1 << 20;
+  bool unreadable = false;
+  for (uint64_t at = 0; at < size; at += kPiece) {
+    const auto bytes = recovery::read_stretch(file, at, std::min(at + kPiece, size), unreadable);
+    if (std::any_of(bytes.begin(), bytes.end(), [](std::byte b) { return b != std::byte{0}; })) {
+      return false;
+    }
+  }
+  return !unreadable;
+}
+
+class Checker {
+ public:
+  Checker(storage::Storage& storage, const Observer& observer)
+      : dry_(storage), observer_(observer) {
+    dry_.on_read = [this](uint64_t bytes) { advance(bytes); };
+  }
+
+  Result<Diagnosis> run() {
+    VALFS_TRY(check_superblock());
+    VALFS_TRY(check_log_files());
+    VALFS_TRY(recover_whole());
+    VALFS_TRY(recover_as_a_mount());
+    report_log_damage();
+    check_checkpoints();
+    check_tree(index(), [this](Finding finding) {
+      result_.tree_broken |= finding.repairable;
+      add(std::move(finding));
+    });
+    check_live_bytes();
+    check_values();
+    check_blobs();
+    check_rest();
+    return std::move(result_);
+  }
+
+ private:
+  const index::Index& index() const { return *mounted_->index; }
+
+  // --- telling ---
+
+  void begin(const char* phase, uint64_t total) {
+    progress_ = {phase, 0, total};
+    observer_.progress(progress_);
+  }
+  void advance(uint64_t bytes) {
+    constexpr uint64_t kStep = 4 << 20;
+    const uint64_t before = progress_.done;
+    progress_.done = std::min(before + bytes, std::max(progress_.total, before));
+    if (before / kStep != progress_.done / kStep) observer_.progress(progress_);
+  }
+
+  void add(Finding finding) {
+    if (finding.inode != 0 && finding.path.empty() && mounted_) {
+      finding.path = index().path_of(finding.inode);
+    }
+    (finding.severity == Severity::kError ? result_.errors : result_.notes)++;
+    observer_.found(finding);
+  }
+  void error(std::string kind, std::string file, std::string what, std::string next,
+             bool repairable, std::optional<uint64_t> offset = {}) {
+    Finding finding;
+    finding.kind = std::move(kind);
+    finding.file = std::move(file);
+    finding.what = std::move(what);
+    finding.next = std::move(next);
+    finding.repairable = repairable;
+    finding.offset = offset;
+    add(std::move(finding));
+  }
+  void note(std::string kind, std::string file, std::string what, bool repairable = false) {
+    Finding finding;
+    finding.severity = Severity::kNote;
+    finding.kind = std::move(kind);
+    finding.file = std::move(file);
+    finding.what = std::move(what);
+    finding.repairable = repairable;
+    add(std::move(finding));
+  }
+
+  // --- superblock ---
+
+  Status check_superblock() {
+    const auto file = dry_.open(log::kSuperblockPath, storage::OpenMode::kRead);
+    if (!file && file.error().code != ENOENT) return tl::unexpected(file.error());
+    log::SuperblockCopies found;
+    if (file) found = log::read_superblock_copies(**file);
+    result_.superblock = found.newest();
+    if (!result_.superblock) return replace_superblock(file.has_value());
+    const log::Superblock& newest = *result_.superblock;
+    if (newest.version != log::kFormatVersion || newest.incompat != 0) {
+      return fail(EINVAL, "super: this volume needs a newer valfs (format " +
+                              std::to_string(newest.version) + ")");
+    }
+    for (size_t i = 0; i < found.copies.size(); i++) {
+      const uint64_t offset = i * log::kBlock;
+      if (!found.copies[i]) {
+        result_.superblock_bad = true;
+        error("superblock", log::kSuperblockPath,
+              "copy " + std::to_string(i + 1) + " of the superblock is damaged", kNextRepair, true,
+              offset);
+      } else if (found.copies[i]->generation != newest.generation) {
+        note("superblock", log::kSuperblockPath,
+             "copy " + std::to_string(i + 1) +
+                 " of the superblock is older than the others: writing it was cut short");
+      }
+    }
+    if (newest.clean == 0) {
+      note("unclean", "", "the volume was not unmounted: the next mount recovers what is in its log");
+    }
+    return {};
+  }
+
+  Status replace_superblock(bool there) {
+    auto rebuilt = rebuild_superblock(dry_);
+    if (!rebuilt) {
+      if (rebuilt.error().code != ENOENT) return tl::unexpected(rebuilt.error());
+      return fail(ENOENT, there ? "super: not a superblock, and there is no log to rebuild it from"
+                                : "there is no valfs volume in this directory");
+    }
+    result_.superblock = *rebuilt;
+    result_.superblock_bad = result_.superblock_lost = true;
+    error("superblock", log::kSuperblockPath,
+          there ? "every copy of the superblock is damaged" : "the superblock is missing",
+          "let `valfs fsck --repair` rebuild it from the log, or put it back from a copy of the "
+          "data directory",
+          true);
+    return {};
+  }
+
+  // --- log files ---
+
+  Status check_log_files() {
+    VALFS_ASSIGN(const LogReader reader, LogReader::open(dry_));
+    const uint32_t volume = result_.superblock->volume.salt();
+    for (const LogReader::Entry& entry : reader.files()) {
+      result_.log_files++;
+      result_.log_bytes += entry.end;
+      check_log_file(entry, volume);
+    }
+    for (const LogReader::Entry& entry : reader.unidentified()) {
+      result_.log_files++;
+      result_.log_bytes += entry.end;
+      if (is_zero(*entry.file->file, entry.end)) {
+        note("log-file", entry.path, "an empty log file: the next mount removes it");
+        continue;
+      }
+      result_.unreadable_logs.push_back(entry.path);
+      error("log-file", entry.path, "neither the header nor any record of this log file is whole",
+            "put it back from a copy of the data directory, or let `valfs fsck --repair` move it "
+            "aside",
+            true);
+    }
+    return {};
+  }
+
+  void check_log_file(const LogReader::Entry& entry, uint32_t volume) {
+    if (entry.identity.salt.volume != volume) {
+      result_.unreadable_logs.push_back(entry.path);
+      return error("log-file", entry.path, "this log file belongs to another volume",
+                   "let `valfs fsck --repair` move it aside", true);
+    }
+    if (log::log_file_path(entry.file->id) != entry.path) {
+      return error("log-file", entry.path,
+                   "this is log file " + log::log_file_path(entry.file->id) + " by its contents",
+                   "rename it to that, unless there is one", false);
+    }
+    if (entry.identity.header) return;
+    result_.headers.push_back({entry.file->id, entry.file->epoch, entry.end});
+    error("log-header", entry.path,
+          std::string("the header of the log file is damaged; its epoch is known from ") +
+              (entry.identity.guessed ? "other files" : "its groups"),
+          kNextRepair, true, 0);
+  }
+
+  // --- recovery ---
+
+  Result<std::unique_ptr<DryVolume>> recover(const log::Superblock& superblock) {
+    auto volume = recover_dry(dry_, superblock, MissingFile::kRefuse);
+    if (volume || volume.error().code != ENODATA) return volume;
+    if (!result_.log_files_missing) {
+      error("log-missing", "", volume.error().what, kNextRestore, true);
+    }
+    result_.log_files_missing = true;
+    return recover_dry(dry_, superblock, MissingFile::kAccept);
+  }
+
+  Status recover_whole() {
+    begin("log", result_.log_bytes * 2);  // once to find the groups, once to replay them
+    log::Superblock without = *result_.superblock;
+    without.checkpoint = 0;
+    VALFS_ASSIGN(whole_, recover(without));
+    for (const FoundGroup& group : whole_->verdict.kept) {
+      const uint64_t end = group.offset + group.length;
+      if (group.whole) good_.push_back({group.file->id, group.offset, end});
+    }
+    std::sort(good_.begin(), good_.end());
+    result_.groups = whole_->recovered.groups;
+    result_.records = whole_->recovered.records;
+    const recovery::Recovered& recovered = whole_->recovered;
+    if (recovered.drained > 0) {
+      note("staging", "", std::to_string(recovered.drained) +
+                              " groups wait in staging slots: the next mount writes them");
+    }
+    if (whole_->verdict.dropped_groups > 0) {
+      note("torn-tail", "", std::to_string(whole_->verdict.dropped_groups) +
+                                " groups at the end were never acknowledged: the next mount "
+                                "leaves them out");
+    }
+    return {};
+  }
+
+  Status recover_as_a_mount() {
+    mounted_ = whole_.get();
+    const uint64_t generation = result_.superblock->checkpoint;
+    if (generation == 0) return {};
+    begin("checkpoint", result_.log_bytes);
+    VALFS_ASSIGN(from_checkpoint_, recover(*result_.superblock));
+    if (from_checkpoint_->recovered.used_checkpoint) {
+      mounted_ = from_checkpoint_.get();
+      compare_indexes();
+      return {};
+    }
+    index::Index scratch;
+    const auto moment = checkpoint::read_checkpoint(dry_, result_.superblock->volume, generation,
+                                                    scratch);
+    if (moment) {  // outrun by the cleaner: the log says all
+      note("checkpoint", checkpoint::checkpoint_path(generation),
+           "the checkpoint is older than what the cleaner has freed: mounts read the whole log");
+    } else {
+      result_.checkpoint_missing = true;
+      error("checkpoint", checkpoint::checkpoint_path(generation),
+            moment.error().code == ENOENT ? "the checkpoint that the superblock names is missing"
+                                          : "the checkpoint is damaged: " + moment.error().what,
+            "mounts read the whole log meanwhile; let `valfs fsck --repair` write a new one", true);
+    }
+    return {};
+  }
+
+  void compare_indexes() {
+    const bool damaged = whole_->verdict.damaged_groups > 0 || result_.log_files_missing ||
+                         !whole_->verdict.damaged.empty();
+    uint64_t differences = 0;
+    compare(*from_checkpoint_, *whole_, [&](log::ObjectId id, const std::string& what) {
+      differences++;
+      if (damaged) return;
+      Finding finding;
+      finding.kind = "index";
+      finding.inode = id;
+      finding.what = "checkpoint and log disagree: " + what;
+      finding.next = "keep a copy of the data directory and report this";
+      add(std::move(finding));
+    });
+    if (damaged && differences > 0) {
+      note("index", checkpoint::checkpoint_path(result_.superblock->checkpoint),
+           "the checkpoint still knows " + std::to_string(differences) +
+               " things that the damaged log does not");
+    }
+  }
+
+  // --- damage of the log ---
+
+  bool is_live(log::Position record, const log::DirectoryEntry& entry) const {
+    bool live = false;
+    const index::Inode* inode = index().find(entry.id);
+    if (inode != nullptr) {
+      live |= inode->base == record;
+      for (const index::Extent& extent : inode->extents.all()) live |= extent.record == record;
+    }
+    if (entry.type == log::RecordType::kName) live = true;  // by cookie only: not looked for
+    return live;
+  }
+
+  void report_damage(const Damage& damage) {
+    const auto place = log::Position::at(damage.file, damage.begin);
+    Finding finding;
+    finding.kind = damage.kind == Damage::Kind::kPayload ? "payload" : "log-damage";
+    finding.file = log::log_file_path(damage.file);
+    finding.offset = damage.begin;
+    finding.length = damage.end - damage.begin;
+    finding.what = damage.text();
+    if (damage.group != 0) finding.what += " (group " + std::to_string(damage.group) + ")";
+    finding.next = "its values are named below; nothing else is touched by it";
+    if (damage.lost) {
+      if (index().find(damage.lost->id) != nullptr) finding.inode = damage.lost->id;
+      const bool dead = damage.kind == Damage::Kind::kPayload && !is_live(place, *damage.lost);
+      if (dead) finding.severity = Severity::kNote;
+      if (dead) finding.what += "; nothing current was in it";
+    }
+    add(std::move(finding));
+  }
+
+  void report_log_damage() {
+    for (const FoundGroup& group : whole_->verdict.kept) {
+      if (group.whole) continue;
+      bool unreadable = false;
+      const auto image = recovery::read_stretch(*group.file->file, group.offset,
+                                                group.offset + group.length, unreadable);
+      const auto contents = log::read_group(image, group.header,
+                                            whole_->files.salt(*group.file), group.offset);
+      for (const Damage& damage : damage_of(group, contents)) report_damage(damage);
+    }
+    for (const recovery::Stretch& stretch : whole_->verdict.damaged) {
+      Damage damage;
+      damage.kind = Damage::Kind::kStretch;
+      damage.file = stretch.file->id;
+      damage.begin = stretch.begin;
+      damage.end = stretch.end;
+      report_damage(damage);
+    }
+    if (whole_->verdict.unreadable) {
+      error("log-damage", "", "the disk cannot read some blocks of the log",
+            "copy the data directory to another disk", false);
+    }
+  }
+
+  // --- checkpoints besides the one in use ---
+
+  void check_checkpoints() {
+    const uint64_t current = result_.superblock->checkpoint;
+    for (const std::string& name :
+         dry_.list("checkpoint").value_or(std::vector<std::string>{})) {
+      const std::string path = "checkpoint/" + name;
+      uint64_t generation = 0;
+      const auto parsed =
+          std::from_chars(name.data(), name.data() + name.size(), generation, 16);
+      if (parsed.ec != std::errc() || checkpoint::checkpoint_path(generation) != path) {
+        note("checkpoint", path, "no checkpoint by its name: the next checkpoint removes it");
+        continue;
+      }
+      const auto good = checkpoint::check_checkpoint(dry_, generation, [](uint64_t) { return true; });
+      if (good) continue;
+      if (generation > current) {
+        note("checkpoint", path, "an unfinished checkpoint: the next one replaces it");
+        continue;
+      }
+      result_.checkpoints.push_back(path);
+      if (generation == current && result_.checkpoint_missing) continue;  // said above
+      error("checkpoint", path, "a checkpoint is damaged: " + good.error().what,
+            "let `valfs fsck --repair` move it aside", true);
+    }
+  }
+
+  // --- live bytes ---
+
+  void check_live_bytes() {
+    result_.inodes = index().inode_count();
+    result_.names = index().name_count();
+    const index::LiveBytes counted = recount_live(index());
+    for (const log::LogFileRef& file : mounted_->files.all()) {
+      const uint64_t noted = index().live().of(file->id);
+      const std::string path = log::log_file_path(file->id);
+      if (noted != counted.of(file->id)) {
+        error("live-bytes", path,
+              std::to_string(noted) + " live bytes are noted, " +
+                  std::to_string(counted.of(file->id)) + " counted",
+              "keep a copy of the data directory and report this", false);
+      }
+      const uint64_t used = file->end - log::kFirstGroupOffset;
+      if (counted.of(file->id) > used) {
+        error("live-bytes", path,
+              std::to_string(counted.of(file->id)) + " bytes are live of only " +
+                  std::to_string(used) + " in use",
+              "keep a copy of the data directory and report this", false);
+      }
+    }
+  }
+
+  // --- values ---
+
+  struct GoodGroup {
+    log::FileId file;
+    uint64_t begin;
+    uint64_t end;
+    friend auto operator<=>(const GoodGroup&, const GoodGroup&) = default;
+  };
+
+  // True if the record lies in a group that was read and found whole.
+  bool is_good(log::Position record) const {
+    const auto behind =
+        std::upper_bound(good_.begin(), good_.end(), record, [](log::Position p, const auto& g) {
+          return p.file() != g.file ? p.file() < g.file : p.offset() < g.begin;
+        });
+    if (behind == good_.begin()) return false;
+    const GoodGroup& group = *std::prev(behind);
+    return group.file == record.file() && record.offset() < group.end;
+  }
+
+  void check_values() {
+    index().for_each_inode([this](const index::Inode& inode) {
+      if (inode.damaged) return report_value(inode, "a record of this value is lost: all of it "
+                                                    "answers EIO", {});
+      for (const index::Extent& extent : inode.extents.all()) {
+        if (!is_good(extent.record)) check_extent(inode, extent);
+      }
+      if (inode.base && !is_good(inode.base) &&
+          !check_record(inode.id, inode.base, "attributes")) {
+        result_.faded_inodes.push_back(inode.id);
+      }
+    });
+    index().for_each_name([this](const index::Name& name) {
+      if (name.record && !is_good(name.record) &&
+          !check_record(name.inode, name.record, "name")) {
+        result_.faded_names.emplace_back(name.parent, name.name);
+      }
+    });
+  }
+
+  void report_value(const index::Inode& inode, std::string what, log::Position record) {
+    Finding finding;
+    finding.kind = inode.sums ? "blob-sums" : "value";
+    finding.inode = inode.id;
+    finding.what = std::move(what);
+    finding.next = kNextValue;
+    if (record) locate(finding, record);
+    add(std::move(finding));
+  }
+
+  // Chunk by chunk, so that what is said to be lost is lost.
+  void check_extent(const index::Inode& inode, const index::Extent& extent) {
+    const log::LogFileRef file = mounted_->files.find(extent.record.file());
+    if (!file) {
+      return report_value(inode, range_text(extent.offset, extent.end()) +
+                                     " were in a log file that is missing", extent.record);
+    }
+    std::optional<uint64_t> bad_from;
+    uint64_t skip = 0;
+    while (skip < extent.length) {
+      const uint64_t in_payload = extent.lead - extent.meta + skip;
+      const uint64_t length = std::min<uint64_t>(
+          extent.length - skip, log::kPayloadChunk - in_payload % log::kPayloadChunk);
+      std::vector<std::byte> bytes(length);
+      const bool good = log::read_payload(*file, mounted_->files.salt(*file), extent, skip, bytes)
+                            .has_value();
+      if (!good && !bad_from) bad_from = extent.offset + skip;
+      if (good && bad_from) {
+        report_value(inode, range_text(*bad_from, extent.offset + skip) + " are damaged",
+                     extent.record);
+        bad_from.reset();
+      }
+      skip += length;
+    }
+    if (bad_from) {
+      report_value(inode, range_text(*bad_from, extent.end()) + " are damaged", extent.record);
+    }
+  }
+
+  bool check_record(log::ObjectId id, log::Position record, const char* what) {
+    const log::LogFileRef file = mounted_->files.find(record.file());
+    bool good = false;
+    if (file) {
+      LogReader reader;
+      reader.add(file, mounted_->files.salt(*file), file->size);
+      good = reader.read_record(record).has_value();
+    }
+    if (good) return true;
+    Finding finding;
+    finding.kind = "metadata";
+    finding.inode = id;
+    finding.what = std::string("the record that holds its ") + what +
+                   " is damaged; only the checkpoint still knows it";
+    finding.next = "let `valfs fsck --repair` write it anew";
+    finding.repairable = true;
+    locate(finding, record);
+    add(std::move(finding));
+    return false;
+  }
+
+  // --- blobs ---
+
+  void check_blobs() {
+    std::set<log::ObjectId> named;
+    std::vector<const index::Inode*> inodes;
+    index().for_each_inode([&](const index::Inode& inode) {
+      if (inode.attributes.blob == 0 || inode.sums) return;
+      named.insert(inode.attributes.blob);
+      inodes.push_back(&inode);
+      result_.blob_bytes += inode.attributes.size;
+    });
+    result_.blobs = inodes.size();
+    begin("blobs", result_.blob_bytes);
+    for (const index::Inode* inode : inodes) {
+      check_blob(dry_, *mounted_, *inode, [](uint64_t) { return true; },
+                 [this](Finding finding) { add(std::move(finding)); });
+    }
+    for (const std::string& path : list_tree(dry_, "bin")) {
+      const std::string name = path.substr(path.rfind('/') + 1);
+      log::ObjectId id = 0;
+      const auto parsed = std::from_chars(name.data(), name.data() + name.size(), id, 16);
+      const bool ours = parsed.ec == std::errc() && blob::blob_path(id) == path;
+      if (ours && named.count(id) > 0) continue;
+      result_.strays.push_back(path);
+      const bool damaged = whole_->verdict.damaged_groups > 0 || result_.log_files_missing;
+      if (damaged && ours) {
+        error("blob-orphan", path,
+              "no file leads to this blob, and the log is damaged: the next mount would remove it",
+              "let `valfs fsck --repair` move it aside before you mount", true);
+      } else {
+        note("blob-orphan", path,
+             ours ? "no file leads to this blob: the next mount removes it"
+                  : "no blob by its name: it is left alone",
+             true);
+      }
+    }
+  }
+
+  // --- what else there is ---
+
+  void check_rest() {
+    for (const std::string& path : list_tree(dry_, "gc")) {
+      result_.strays.push_back(path);
+      note("gc-leftover", path, "left over in the cleaner's directory", true);
+    }
+    static const std::set<std::string> kOwn{"lock", "staging", "super",      "super.new", "wal",
+                                            "bin",  "gc",      "checkpoint", "lost+found"};
+    for (const std::string& name : dry_.list("").value_or(std::vector<std::string>{})) {
+      if (kOwn.count(name) > 0 || name.rfind("valfs.log", 0) == 0) continue;
+      note(name == "quarantine" ? "quarantine" : "foreign", name,
+           name == "quarantine"
+               ? "what earlier repairs have moved aside; delete it when nobody needs it any more"
+               : "not a file of this volume: it is left alone");
+    }
+  }
+
+  DryStorage dry_;
+  const Observer& observer_;
+  Diagnosis result_;
+  Progress progress_;
+  std::unique_ptr<DryVolume> whole_;            // from the whole log
+  std::unique_ptr<DryVolume> from_checkpoint_;  // as a mount does it
+  const DryVolume* mounted_ = nullptr;          // what a mount would have
+  std::vector<GoodGroup> good_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<DryVolume>> recover_dry(storage::Storage& storage,
+                                               const log::Superblock& superblock,
+                                               MissingFile missing) {
+  auto volume = std::make_unique<DryVolume>(storage, superblock.volume);
+  VALFS_ASSIGN(volume->recovered,
+               recovery::recover(storage, superblock, volume->files, *volume->index,
+                                 {.missing = missing, .on_verdict = [&](const auto& verdict) {
+                                    volume->verdict = verdict;
+                                  }}));
+  return volume;
+}
+
+Result<Diagnosis> check_volume(storage::Storage& storage, const Observer& observer) {
+  return Checker(storage, observer).run();
+}
+
+void locate(Finding& finding, log::Position record) {
+  finding.file = log::log_file_path(record.file());
+  finding.offset = record.offset();
+}
+
+std::vector<std::string> list_tree(storage::Storage& storage, const std::string& directory) {
+  std::vector<std::string> paths;
+  for (const std::string& name :
+       storage.list(directory).value_or(std::vector<std::string>{})) {
+    const std::string path = directory.empty() ? name : directory + "/" + name;
+    if (!storage.list(path)) {
+      paths.push_back(path);
+      continue;
+    }
+    const auto below = list_tree(storage, path);
+    paths.insert(paths.end(), below.begin(), below.end());
+  }
+  return paths;
+}
+
+}  // namespace valfs::inspect
