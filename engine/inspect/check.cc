@@ -520,17 +520,18 @@ class Checker {
       const auto parsed = std::from_chars(name.data(), name.data() + name.size(), id, 16);
       const bool ours = parsed.ec == std::errc() && blob::blob_path(id) == path;
       if (ours && named.count(id) > 0) continue;
+      if (!ours) {
+        note("foreign", path, "no blob by its name: it is left alone");
+        continue;
+      }
       result_.strays.push_back(path);
       const bool damaged = whole_->verdict.damaged_groups > 0 || result_.log_files_missing;
-      if (damaged && ours) {
+      if (damaged) {
         error("blob-orphan", path,
               "no file leads to this blob, and the log is damaged: the next mount would remove it",
               "let `valfs fsck --repair` move it aside before you mount", true);
       } else {
-        note("blob-orphan", path,
-             ours ? "no file leads to this blob: the next mount removes it"
-                  : "no blob by its name: it is left alone",
-             true);
+        note("blob-orphan", path, "no file leads to this blob: the next mount removes it", true);
       }
     }
   }
