@@ -66,6 +66,7 @@ void check_inode(const Index& index, const Inode& inode, const std::set<ObjectId
   if (is_directory(inode) && inode.names != nullptr && inode.names->next_link != nullptr) {
     add(about(inode, "a directory with two names", "let `valfs fsck --repair` take one away"));
   }
+  if (inode.names == nullptr && inode.id != index::kRoot) return;  // told with the unreachable
   const uint32_t wanted = links_wanted(index, inode);
   if (inode.attributes.links != wanted) {
     add(about(inode,
