@@ -52,7 +52,8 @@ class Dump {
         continue;
       }
       const auto type = record_type(name);
-      if (!type) return fail(EINVAL, "--type " + name + ": no such record type; see: valfs dump --help");
+      if (!type)
+        return fail(EINVAL, "--type " + name + ": no such record type; see: valfs dump --help");
       types_.insert(*type);
     }
     for (const std::string& text : call_.files) {  // "00000001" or "wal/00/00/00000001"
@@ -169,7 +170,9 @@ class Dump {
     }
     for (const auto& entry : reader.unidentified()) {
       if (files_.empty()) {
-        print({{"file", entry.path}, {"type", "DAMAGE"}, {"length", entry.end},
+        print({{"file", entry.path},
+               {"type", "DAMAGE"},
+               {"length", entry.end},
                {"what", "nothing in it says that it is a log file"}});
       }
     }
@@ -181,8 +184,8 @@ class Dump {
     if (!types_.empty() && types_.count(record.type) == 0) return false;
     if (ids_.empty()) return true;
     // The object itself, its names, and what they are in.
-    const bool name = record.type == log::RecordType::kName ||
-                      record.type == log::RecordType::kUnname;
+    const bool name =
+        record.type == log::RecordType::kName || record.type == log::RecordType::kUnname;
     return ids_.count(record.id) > 0 || (name && ids_.count(record.a) > 0);
   }
   bool wanted(const inspect::Damage& damage) const {
@@ -225,7 +228,8 @@ void add_dump_command(CLI::App& app, Action& chosen) {
   command->add_option("--id", call->ids, "Only records of these inodes, cookies or blobs")
       ->type_name("N")
       ->allow_extra_args(false);
-  command->add_option("--file", call->files, "Only these log files: 00000001")->type_name("NAME")
+  command->add_option("--file", call->files, "Only these log files: 00000001")
+      ->type_name("NAME")
       ->allow_extra_args(false);
   command
       ->add_option("--type", call->types,
@@ -239,7 +243,8 @@ void add_dump_command(CLI::App& app, Action& chosen) {
   command->add_flag("--super", call->super, "The copies of the superblock instead of the log");
   command->add_flag("--checkpoint", call->checkpoint, "The checkpoints instead of the log");
   command->footer(
-      "One line a record: file and offset of the record, group, sequence, type, id, then an object\n"
+      "One line a record: file and offset of the record, group, sequence, type, id, then an "
+      "object\n"
       "named like the type with its fields (extent: offset, length, parent, name ...). Damaged\n"
       "stretches are lines of type DAMAGE. A name that is not UTF-8 has its exact bytes in\n"
       "name_hex. Times are UTC. Nothing is changed; of a mounted volume, what has reached its log\n"

@@ -58,7 +58,7 @@ int run_salvage(const SalvageCall& call) {
       (*salvage)->log_files(), static_cast<unsigned long long>(counts.damaged),
       static_cast<unsigned long long>(counts.unplaced), target->c_str());
   return counts.damaged > 0 || !(*salvage)->damages().empty() ? static_cast<int>(kUncorrected)
-                                                               : static_cast<int>(kSuccess);
+                                                              : static_cast<int>(kSuccess);
 }
 
 }  // namespace
@@ -75,10 +75,12 @@ void add_salvage_command(CLI::App& app, Action& chosen) {
       "Reads every log file below DATA, wherever it lies and whatever of it is damaged, and the\n"
       "files of large values (bin/); superblock, checkpoint and headers are not needed. DATA is\n"
       "not changed. Files come with owner, mode and times where a record still knows them; what\n"
-      "has lost its place goes to TARGET/lost+found. A value of which a part is damaged is written\n"
+      "has lost its place goes to TARGET/lost+found. A value of which a part is damaged is "
+      "written\n"
       "as far as it is good, the rest is a hole. TARGET/salvage-report.jsonl lists every damaged\n"
       "value and stretch.\n\n"
-      "Exit status: 0 everything was whole, 1 wrong call, 2 could not read or write, 4 something is\n"
+      "Exit status: 0 everything was whole, 1 wrong call, 2 could not read or write, 4 something "
+      "is\n"
       "damaged: see the report.");
   command->callback([call, &chosen] { chosen = [call] { return run_salvage(*call); }; });
 }

@@ -37,8 +37,8 @@ Error explain_lock(const Error& error, const std::string& data) {
   const MountEntry* mount = table ? table->find_source(data) : nullptr;
   std::string text = error.what;
   if (mount != nullptr) {
-    text += ", mounted on " + mount->mountpoint +
-            "; unmount it with: valfs umount " + mount->mountpoint;
+    text += ", mounted on " + mount->mountpoint + "; unmount it with: valfs umount " +
+            mount->mountpoint;
   }
   return {error.code, text};
 }

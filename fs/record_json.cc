@@ -200,12 +200,8 @@ OrderedJson json_of(const inspect::Damage& damage) {
 }
 
 OrderedJson json_of(const log::LogFileHeader& header) {
-  return {{"type", "LOG_FILE"},
-          {"version", header.version},
-          {"volume", header.volume.text()},
-          {"file_id", header.file},
-          {"epoch", header.epoch},
-          {"size", header.size},
+  return {{"type", "LOG_FILE"},     {"version", header.version}, {"volume", header.volume.text()},
+          {"file_id", header.file}, {"epoch", header.epoch},     {"size", header.size},
           {"crc", "good"}};
 }
 

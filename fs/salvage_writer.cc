@@ -168,9 +168,9 @@ Status SalvageWriter::write_lost(int root) {
   // Directories that lie in themselves hang on nothing: one of each loop goes here.
   for (const auto& [directory, items] : std::map<ObjectId, std::vector<Item>>(children_)) {
     if (directory == kLost || written_directories_.count(directory) > 0) continue;
-    const bool lost_already = std::any_of(
-        children_[kLost].begin(), children_[kLost].end(),
-        [id = directory](const Item& item) { return item.inode == id; });
+    const bool lost_already =
+        std::any_of(children_[kLost].begin(), children_[kLost].end(),
+                    [id = directory](const Item& item) { return item.inode == id; });
     if (!lost_already) put_lost(directory);
   }
   const auto blobs = salvage_.nameless_blobs();
@@ -353,7 +353,8 @@ void SalvageWriter::set_attributes(int fd, const std::string& path, const Inode*
   const bool owned = ::fchown(fd, attributes.uid, attributes.gid) == 0;
   const mode_t mode = attributes.mode & (owned ? 07777 : 01777);
   (void)::fchmod(fd, mode);
-  const timespec times[2] = {timespec_of(attributes.accessed()), timespec_of(attributes.modified())};
+  const timespec times[2] = {timespec_of(attributes.accessed()),
+                             timespec_of(attributes.modified())};
   (void)::futimens(fd, times);
 }
 

@@ -48,7 +48,8 @@ void walk_utf8(std::string_view text, Good good, Bad bad) {
 
 bool is_utf8(std::string_view text) {
   bool good = true;
-  walk_utf8(text, [](std::string_view) {}, [&](unsigned char) { good = false; });
+  walk_utf8(
+      text, [](std::string_view) {}, [&](unsigned char) { good = false; });
   return good;
 }
 
@@ -151,16 +152,36 @@ std::string text_of(const inspect::Finding& finding) {
   }
   if (!finding.file.empty()) where += (where.empty() ? "" : ", ") + printable(finding.file);
   if (finding.offset) where += " at " + std::to_string(*finding.offset);
-  std::string text =
-      finding.severity == inspect::Finding::Severity::kError ? "error: " : "note: ";
+  std::string text = finding.severity == inspect::Finding::Severity::kError ? "error: " : "note: ";
   if (!where.empty()) text += where + ": ";
   text += printable(finding.what) + ".";
   if (!finding.next.empty()) text += " Next: " + printable(finding.next) + ".";
   return text;
 }
 
-ProgressBar::ProgressBar(bool quiet)
-    : quiet_(quiet), terminal_(::isatty(STDERR_FILENO) != 0) {}
+std::string text_of(const inspect::ScrubProgress& progress) {
+  std::string text = "scrub: ";
+  if (progress.running) {
+    text += "running, " + std::to_string(progress.bytes_done) + " of " +
+            std::to_string(progress.bytes_total) + " bytes checked, ";
+  } else {
+    text += (progress.stopped ? "stopped, " : "done, ") + std::to_string(progress.bytes_done) +
+            " bytes checked, ";
+  }
+  text += std::to_string(progress.damaged) + " damaged";
+  if (progress.dead_damage > 0) {
+    text +=
+        ", " + std::to_string(progress.dead_damage) + " damaged places without anything current";
+  }
+  text += "\n";
+  for (const inspect::Finding& finding : progress.findings) text += text_of(finding) + "\n";
+  if (progress.damaged > progress.findings.size()) {
+    text += "and " + std::to_string(progress.damaged - progress.findings.size()) + " more\n";
+  }
+  return text;
+}
+
+ProgressBar::ProgressBar(bool quiet) : quiet_(quiet), terminal_(::isatty(STDERR_FILENO) != 0) {}
 
 void ProgressBar::show(const inspect::Progress& progress) {
   if (quiet_ || progress.total == 0) return;

@@ -9,6 +9,7 @@
 
 #include "engine/base/time.h"
 #include "engine/inspect/finding.h"
+#include "engine/inspect/scrub.h"
 
 namespace valfs::fs {
 
@@ -29,6 +30,9 @@ std::string iso_time(Time time);
 OrderedJson json_of(const inspect::Finding& finding);
 // "error: a/b (inode 17), wal/00/00/00000001 at 8192: ... Next: ..."
 std::string text_of(const inspect::Finding& finding);
+
+// "scrub: done, ..." or "scrub: running, ...", and a line for each finding.
+std::string text_of(const inspect::ScrubProgress& progress);
 
 // A bar on a terminal; elsewhere a line for every quarter of work that is worth it.
 class ProgressBar {

@@ -42,6 +42,10 @@ class Blobs {
   Status flush(log::ObjectId inode);
   // Sums anew what was overwritten, if the blob has been quiet; needs a flush before.
   Status sum_anew(log::ObjectId inode);
+  // Checks every chunk that has a sum, while others read and write: takes the value lock itself,
+  // chunk by chunk. `paced` is told of bytes read and ends it with false.
+  Status scrub(log::ObjectId inode, const std::function<bool(uint64_t bytes)>& paced,
+               const std::function<void(uint64_t offset, const Error&)>& damaged);
   // Inodes whose bytes are not durable, or whose sums wait to be made.
   std::vector<log::ObjectId> unfinished() const;
   // True if bytes of it are not durable.

@@ -137,7 +137,8 @@ class Checker {
       }
     }
     if (newest.clean == 0) {
-      note("unclean", "", "the volume was not unmounted: the next mount recovers what is in its log");
+      note("unclean", "",
+           "the volume was not unmounted: the next mount recovers what is in its log");
     }
     return {};
   }
@@ -230,13 +231,15 @@ class Checker {
     result_.records = whole_->recovered.records;
     const recovery::Recovered& recovered = whole_->recovered;
     if (recovered.drained > 0) {
-      note("staging", "", std::to_string(recovered.drained) +
-                              " groups wait in staging slots: the next mount writes them");
+      note("staging", "",
+           std::to_string(recovered.drained) +
+               " groups wait in staging slots: the next mount writes them");
     }
     if (whole_->verdict.dropped_groups > 0) {
-      note("torn-tail", "", std::to_string(whole_->verdict.dropped_groups) +
-                                " groups at the end were never acknowledged: the next mount "
-                                "leaves them out");
+      note("torn-tail", "",
+           std::to_string(whole_->verdict.dropped_groups) +
+               " groups at the end were never acknowledged: the next mount "
+               "leaves them out");
     }
     return {};
   }
@@ -253,8 +256,8 @@ class Checker {
       return {};
     }
     index::Index scratch;
-    const auto moment = checkpoint::read_checkpoint(dry_, result_.superblock->volume, generation,
-                                                    scratch);
+    const auto moment =
+        checkpoint::read_checkpoint(dry_, result_.superblock->volume, generation, scratch);
     if (moment) {  // outrun by the cleaner: the log says all
       note("checkpoint", checkpoint::checkpoint_path(generation),
            "the checkpoint is older than what the cleaner has freed: mounts read the whole log");
@@ -327,8 +330,8 @@ class Checker {
       bool unreadable = false;
       const auto image = recovery::read_stretch(*group.file->file, group.offset,
                                                 group.offset + group.length, unreadable);
-      const auto contents = log::read_group(image, group.header,
-                                            whole_->files.salt(*group.file), group.offset);
+      const auto contents =
+          log::read_group(image, group.header, whole_->files.salt(*group.file), group.offset);
       for (const Damage& damage : damage_of(group, contents)) report_damage(damage);
     }
     for (const recovery::Stretch& stretch : whole_->verdict.damaged) {
@@ -349,17 +352,16 @@ class Checker {
 
   void check_checkpoints() {
     const uint64_t current = result_.superblock->checkpoint;
-    for (const std::string& name :
-         dry_.list("checkpoint").value_or(std::vector<std::string>{})) {
+    for (const std::string& name : dry_.list("checkpoint").value_or(std::vector<std::string>{})) {
       const std::string path = "checkpoint/" + name;
       uint64_t generation = 0;
-      const auto parsed =
-          std::from_chars(name.data(), name.data() + name.size(), generation, 16);
+      const auto parsed = std::from_chars(name.data(), name.data() + name.size(), generation, 16);
       if (parsed.ec != std::errc() || checkpoint::checkpoint_path(generation) != path) {
         note("checkpoint", path, "no checkpoint by its name: the next checkpoint removes it");
         continue;
       }
-      const auto good = checkpoint::check_checkpoint(dry_, generation, [](uint64_t) { return true; });
+      const auto good =
+          checkpoint::check_checkpoint(dry_, generation, [](uint64_t) { return true; });
       if (good) continue;
       if (generation > current) {
         note("checkpoint", path, "an unfinished checkpoint: the next one replaces it");
@@ -419,19 +421,20 @@ class Checker {
 
   void check_values() {
     index().for_each_inode([this](const index::Inode& inode) {
-      if (inode.damaged) return report_value(inode, "a record of this value is lost: all of it "
-                                                    "answers EIO", {});
+      if (inode.damaged)
+        return report_value(inode,
+                            "a record of this value is lost: all of it "
+                            "answers EIO",
+                            {});
       for (const index::Extent& extent : inode.extents.all()) {
         if (!is_good(extent.record)) check_extent(inode, extent);
       }
-      if (inode.base && !is_good(inode.base) &&
-          !check_record(inode.id, inode.base, "attributes")) {
+      if (inode.base && !is_good(inode.base) && !check_record(inode.id, inode.base, "attributes")) {
         result_.faded_inodes.push_back(inode.id);
       }
     });
     index().for_each_name([this](const index::Name& name) {
-      if (name.record && !is_good(name.record) &&
-          !check_record(name.inode, name.record, "name")) {
+      if (name.record && !is_good(name.record) && !check_record(name.inode, name.record, "name")) {
         result_.faded_names.emplace_back(name.parent, name.name);
       }
     });
@@ -451,8 +454,9 @@ class Checker {
   void check_extent(const index::Inode& inode, const index::Extent& extent) {
     const log::LogFileRef file = mounted_->files.find(extent.record.file());
     if (!file) {
-      return report_value(inode, range_text(extent.offset, extent.end()) +
-                                     " were in a log file that is missing", extent.record);
+      return report_value(
+          inode, range_text(extent.offset, extent.end()) + " were in a log file that is missing",
+          extent.record);
     }
     std::optional<uint64_t> bad_from;
     uint64_t skip = 0;
@@ -461,8 +465,8 @@ class Checker {
       const uint64_t length = std::min<uint64_t>(
           extent.length - skip, log::kPayloadChunk - in_payload % log::kPayloadChunk);
       std::vector<std::byte> bytes(length);
-      const bool good = log::read_payload(*file, mounted_->files.salt(*file), extent, skip, bytes)
-                            .has_value();
+      const bool good =
+          log::read_payload(*file, mounted_->files.salt(*file), extent, skip, bytes).has_value();
       if (!good && !bad_from) bad_from = extent.offset + skip;
       if (good && bad_from) {
         report_value(inode, range_text(*bad_from, extent.offset + skip) + " are damaged",
@@ -511,8 +515,9 @@ class Checker {
     result_.blobs = inodes.size();
     begin("blobs", result_.blob_bytes);
     for (const index::Inode* inode : inodes) {
-      check_blob(dry_, *mounted_, *inode, [](uint64_t) { return true; },
-                 [this](Finding finding) { add(std::move(finding)); });
+      check_blob(
+          dry_, *mounted_, *inode, [](uint64_t) { return true; },
+          [this](Finding finding) { add(std::move(finding)); });
     }
     for (const std::string& path : list_tree(dry_, "bin")) {
       const std::string name = path.substr(path.rfind('/') + 1);
@@ -589,8 +594,7 @@ void locate(Finding& finding, log::Position record) {
 
 std::vector<std::string> list_tree(storage::Storage& storage, const std::string& directory) {
   std::vector<std::string> paths;
-  for (const std::string& name :
-       storage.list(directory).value_or(std::vector<std::string>{})) {
+  for (const std::string& name : storage.list(directory).value_or(std::vector<std::string>{})) {
     const std::string path = directory.empty() ? name : directory + "/" + name;
     if (!storage.list(path)) {
       paths.push_back(path);

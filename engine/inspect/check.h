@@ -26,16 +26,16 @@ struct Diagnosis {
     log::Epoch epoch = 0;
     uint64_t size = 0;
   };
-  std::vector<BadHeader> headers;              // of log files
-  std::vector<std::string> unreadable_logs;    // neither header nor group, but not empty either
-  std::vector<std::string> checkpoints;        // damaged ones
-  bool checkpoint_missing = false;             // the superblock names one that cannot be used
+  std::vector<BadHeader> headers;            // of log files
+  std::vector<std::string> unreadable_logs;  // neither header nor group, but not empty either
+  std::vector<std::string> checkpoints;      // damaged ones
+  bool checkpoint_missing = false;           // the superblock names one that cannot be used
   bool log_files_missing = false;
-  bool tree_broken = false;                    // names and inodes do not agree
+  bool tree_broken = false;  // names and inodes do not agree
   // Whose records are damaged, although a checkpoint still knows them.
   std::vector<log::ObjectId> faded_inodes;
   std::vector<std::pair<log::ObjectId, std::string>> faded_names;  // parent, name
-  std::vector<std::string> strays;             // files that nothing leads to: blobs, in gc/
+  std::vector<std::string> strays;  // files that nothing leads to: blobs, in gc/
   uint64_t errors = 0;
   uint64_t notes = 0;
   // Numbers for the summary.
@@ -52,6 +52,11 @@ struct Diagnosis {
 // Fails only if the check itself cannot go on: ENOENT where there is no volume at all, EIO where a
 // directory cannot be listed. `storage` must be locked by the caller.
 Result<Diagnosis> check_volume(storage::Storage& storage, const Observer& observer);
+
+// Scrubs a volume that nobody has mounted. Errors as above; ENODATA: a log file is missing.
+class Scrubber;
+struct ScrubProgress;
+Result<ScrubProgress> scrub_volume(storage::Storage& storage, Scrubber& scrubber, uint64_t rate);
 
 // --- its steps, for repair, scrub and tests ---
 

@@ -101,7 +101,8 @@ std::vector<ObjectId> find_unreachable(const Index& index) {
     if (!inode.sums && !dead && seen.count(inode.id) == 0) lost.push_back(inode.id);
   });
   std::sort(lost.begin(), lost.end());
-  // Those without a name come first, then one of each loop: whatever hangs on them is found by them.
+  // Those without a name come first, then one of each loop: whatever hangs on them is found by
+  // them.
   std::vector<ObjectId> tops;
   for (const bool named : {false, true}) {
     for (const ObjectId id : lost) {

@@ -14,13 +14,13 @@ struct Finding {
     kError,  // something is not as it should be
   };
   Severity severity = Severity::kError;
-  bool repairable = false;  // by `valfs fsck --repair`
-  std::string kind;         // a word for programs: "superblock", "payload", "blob" …
-  std::string what;         // a sentence without its full stop
-  std::string next;         // what to do; "" if there is nothing to do
-  std::string path;         // in the volume, raw bytes; "" if it is about no file
-  uint64_t inode = 0;       // 0: none
-  std::string file;         // below the data directory; "": none
+  bool repairable = false;         // by `valfs fsck --repair`
+  std::string kind;                // a word for programs: "superblock", "payload", "blob" …
+  std::string what;                // a sentence without its full stop
+  std::string next;                // what to do; "" if there is nothing to do
+  std::string path;                // in the volume, raw bytes; "" if it is about no file
+  uint64_t inode = 0;              // 0: none
+  std::string file;                // below the data directory; "": none
   std::optional<uint64_t> offset;  // bytes, in `file`
   std::optional<uint64_t> length;
 };

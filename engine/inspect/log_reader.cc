@@ -138,14 +138,14 @@ std::vector<Damage> damage_of(const FoundGroup& group, const log::GroupContents&
     at = entry.offset + entry.found.total_length;
     if (!entry.payload_good) {
       damages.push_back(damage_at(Damage::Kind::kPayload, group, entry.offset, at));
-      damages.back().lost = log::DirectoryEntry{
-          entry.found.record.id, entry.offset, entry.found.record.type, {}};
+      damages.back().lost =
+          log::DirectoryEntry{entry.found.record.id, entry.offset, entry.found.record.type, {}};
     }
   }
   note_gap(group.header.directory);
   if (!contents.directory_good) {
-    damages.push_back(damage_at(Damage::Kind::kDirectory, group, group.header.directory,
-                                group.header.length));
+    damages.push_back(
+        damage_at(Damage::Kind::kDirectory, group, group.header.directory, group.header.length));
   }
   return damages;
 }
@@ -160,9 +160,8 @@ Result<LogReader> LogReader::open(storage::Storage& storage,
     reader.add(std::move(file), path, id);
   }
   if (volume) {
-    std::erase_if(reader.files_, [&](const Entry& entry) {
-      return entry.identity.salt.volume != volume->salt();
-    });
+    std::erase_if(reader.files_,
+                  [&](const Entry& entry) { return entry.identity.salt.volume != volume->salt(); });
   }
   reader.guess_unidentified();
   return reader;
@@ -196,9 +195,8 @@ void LogReader::add(const log::LogFileRef& file, const log::Salt& salt, uint64_t
 }
 
 void LogReader::sort() {
-  std::stable_sort(files_.begin(), files_.end(), [](const Entry& a, const Entry& b) {
-    return a.file->id < b.file->id;
-  });
+  std::stable_sort(files_.begin(), files_.end(),
+                   [](const Entry& a, const Entry& b) { return a.file->id < b.file->id; });
 }
 
 size_t LogReader::guess_unidentified() {

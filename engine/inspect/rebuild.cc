@@ -76,17 +76,14 @@ void find_checkpoint(storage::Storage& storage, Superblock& superblock) {
   const auto names = storage.list("checkpoint").value_or(std::vector<std::string>{});
   for (auto name = names.rbegin(); name != names.rend() && superblock.checkpoint == 0; ++name) {
     uint64_t generation = 0;
-    const auto parsed =
-        std::from_chars(name->data(), name->data() + name->size(), generation, 16);
+    const auto parsed = std::from_chars(name->data(), name->data() + name->size(), generation, 16);
     if (parsed.ec != std::errc() || generation == 0) continue;
     index::Index index;
-    const auto moment =
-        checkpoint::read_checkpoint(storage, superblock.volume, generation, index);
+    const auto moment = checkpoint::read_checkpoint(storage, superblock.volume, generation, index);
     if (!moment || moment->next_record > superblock.next_record) continue;
     bool ahead = false;
-    index.for_each_inode([&](const index::Inode& inode) {
-      ahead |= inode.sequence >= superblock.next_record;
-    });
+    index.for_each_inode(
+        [&](const index::Inode& inode) { ahead |= inode.sequence >= superblock.next_record; });
     if (!ahead) superblock.checkpoint = generation;
   }
 }

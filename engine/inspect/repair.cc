@@ -110,8 +110,8 @@ Status mend_header(storage::Storage& storage, const log::VolumeId& volume,
 
 }  // namespace
 
-Status repair_files(storage::Storage& storage, const Diagnosis& diagnosis,
-                    const std::string& stamp, const Acted& acted) {
+Status repair_files(storage::Storage& storage, const Diagnosis& diagnosis, const std::string& stamp,
+                    const Acted& acted) {
   Quarantine quarantine(storage, stamp);
   VALFS_TRY(mend_superblock(storage, diagnosis, quarantine, acted));
   for (const Diagnosis::BadHeader& bad : diagnosis.headers) {

@@ -13,8 +13,8 @@ using Acted = std::function<void(const std::string& what, const std::string& fil
 // What can be mended file by file: superblock, headers of log files; damaged checkpoints and files
 // that nothing leads to move aside. The caller holds the lock. `stamp` names this repair. On error
 // what was done before stays done; repair can be run again.
-Status repair_files(storage::Storage& storage, const Diagnosis& diagnosis,
-                    const std::string& stamp, const Acted& acted);
+Status repair_files(storage::Storage& storage, const Diagnosis& diagnosis, const std::string& stamp,
+                    const Acted& acted);
 
 // True if the volume itself has to be changed: lost log files, the tree, a new checkpoint.
 bool needs_store(const Diagnosis& diagnosis);

@@ -41,7 +41,8 @@ class TreeRepair {
     store_.read_index([&](const index::Index& index) { path = index.path_of(id); });
     return path;
   }
-  std::vector<ObjectId> select(const std::function<bool(const index::Index&, const Inode&)>& which) {
+  std::vector<ObjectId> select(
+      const std::function<bool(const index::Index&, const Inode&)>& which) {
     std::vector<ObjectId> ids;
     store_.read_index([&](const index::Index& index) {
       index.for_each_inode([&](const Inode& inode) {

@@ -80,9 +80,8 @@ void Salvage::choose_volume() {
   std::map<uint32_t, size_t> votes;
   for (const auto& entry : reader_.files()) votes[entry.identity.salt.volume]++;
   if (votes.size() < 2) return;
-  const auto most = std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) {
-    return a.second < b.second;
-  });
+  const auto most = std::max_element(
+      votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   LogReader chosen;
   for (const auto& entry : reader_.files()) {
     if (entry.identity.salt.volume != most->first) {
@@ -107,8 +106,8 @@ void Salvage::take_staged_groups() {
                                         superblock->next_record, superblock->next_object);
   if (!groups) return;
   for (const log::StagedGroup& group : *groups) {
-    const auto file = dry_.open(log::log_file_path(group.place.salt.file),
-                                storage::OpenMode::kReadWrite);
+    const auto file =
+        dry_.open(log::log_file_path(group.place.salt.file), storage::OpenMode::kReadWrite);
     if (!file || !(*file)->write(group.place.offset, group.image)) {
       remarks_.push_back("staged group " + std::to_string(group.place.sequence) +
                          ": its log file is missing");
@@ -275,8 +274,9 @@ std::vector<Salvage::Hole> Salvage::read_blob(log::ObjectId blob, uint64_t size,
       holes.back().length += bytes.size();
     } else {
       holes.push_back({at, bytes.size(),
-                       path->second + (got ? ": a chunk does not match its sum at offset "
-                                           : ": the disk cannot read it at offset ") +
+                       path->second +
+                           (got ? ": a chunk does not match its sum at offset "
+                                : ": the disk cannot read it at offset ") +
                            std::to_string(at)});
     }
   }

@@ -29,8 +29,8 @@ class Salvage {
   using Write = std::function<bool(uint64_t offset, std::span<const std::byte>)>;
 
   // Finds log files and blobs anywhere below `storage`, which must live longer, and applies all
-  // records in order of their sequence. Where the superblock is whole its cuts are respected; staged
-  // groups of a daemon that was killed are taken. ENOENT: no log file.
+  // records in order of their sequence. Where the superblock is whole its cuts are respected;
+  // staged groups of a daemon that was killed are taken. ENOENT: no log file.
   static Result<std::unique_ptr<Salvage>> read(storage::Storage& storage);
 
   const index::Index& index() const { return index_; }

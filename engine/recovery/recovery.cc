@@ -36,9 +36,9 @@ class Recovery {
     }
     std::set<log::FileId> present;
     for (const log::LogFileRef& file : opened_) present.insert(file->id);
-    VALFS_ASSIGN(const Verdict verdict, judge(scans, result_.checkpoint_covers + 1,
-                                              known_durable(scans), result_.retired, present,
-                                              options_.missing));
+    VALFS_ASSIGN(const Verdict verdict,
+                 judge(scans, result_.checkpoint_covers + 1, known_durable(scans), result_.retired,
+                       present, options_.missing));
     for (const auto& interval : verdict.lost) lose(interval);
     VALFS_TRY(check_covered_files());
     if (options_.on_verdict) options_.on_verdict(verdict);

@@ -139,11 +139,9 @@ class Volume : public ::testing::Test {
   // Where the record of the value is, by the reader.
   log::Position record_of(int i) {
     const log::Superblock superblock = *log::read_superblock(disk_);
-    const auto volume =
-        *inspect::recover_dry(disk_, superblock, recovery::MissingFile::kRefuse);
+    const auto volume = *inspect::recover_dry(disk_, superblock, recovery::MissingFile::kRefuse);
     const index::Name* directory = volume->index->find(index::kRoot, "d");
-    const index::Name* name =
-        volume->index->find(directory->inode, "f" + std::to_string(i));
+    const index::Name* name = volume->index->find(directory->inode, "f" + std::to_string(i));
     return volume->index->find(name->inode)->extents.all().front().record;
   }
   uint64_t payload_of(log::Position record) {
@@ -610,8 +608,8 @@ TEST_F(BrokenTree, ASecondNameOfADirectoryGoes) {
 
 TEST_F(Volume, WhatOnlyTheCheckpointKnowsIsWrittenAnew) {
   // Damage to the record of a name, and of attributes, that the checkpoint has.
-  const auto volume = *inspect::recover_dry(disk_, *log::read_superblock(disk_),
-                                            recovery::MissingFile::kRefuse);
+  const auto volume =
+      *inspect::recover_dry(disk_, *log::read_superblock(disk_), recovery::MissingFile::kRefuse);
   const index::Name* directory = volume->index->find(index::kRoot, "d");
   const index::Name* name = volume->index->find(directory->inode, "f11");
   for (const log::Position record : {name->record, volume->index->find(name->inode)->base}) {
