@@ -8,7 +8,6 @@
 #include "engine/blob/blobs.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/inspect/compare.h"
-#include "engine/log/payload_reader.h"
 
 namespace valfs::inspect {
 namespace {
@@ -21,13 +20,6 @@ constexpr const char* kNextRepair = "let `valfs fsck --repair` mend it";
 constexpr const char* kNextRestore =
     "put the log file back from a copy of the data directory, or let `valfs fsck --repair` accept "
     "the loss";
-constexpr const char* kNextValue =
-    "write the value anew or delete it; `valfs salvage` writes out what is left of it";
-
-std::string range_text(uint64_t begin, uint64_t end) {
-  return "bytes " + std::to_string(begin) + " to " + std::to_string(end);
-}
-
 bool is_zero(storage::File& file, uint64_t size) {
   constexpr uint64_t kPiece = 1 << 20;
   bool unreadable = false;
@@ -59,7 +51,8 @@ class Checker {
       add(std::move(finding));
     });
     check_live_bytes();
-    check_values();
+    check_values(*mounted_, whole_->verdict, result_,
+                 [this](Finding finding) { add(std::move(finding)); });
     check_blobs();
     check_rest();
     return std::move(result_);
@@ -222,11 +215,6 @@ class Checker {
     log::Superblock without = *result_.superblock;
     without.checkpoint = 0;
     VALFS_ASSIGN(whole_, recover(without));
-    for (const FoundGroup& group : whole_->verdict.kept) {
-      const uint64_t end = group.offset + group.length;
-      if (group.whole) good_.push_back({group.file->id, group.offset, end});
-    }
-    std::sort(good_.begin(), good_.end());
     result_.groups = whole_->recovered.groups;
     result_.records = whole_->recovered.records;
     const recovery::Recovered& recovered = whole_->recovered;
@@ -399,108 +387,6 @@ class Checker {
     }
   }
 
-  // --- values ---
-
-  struct GoodGroup {
-    log::FileId file;
-    uint64_t begin;
-    uint64_t end;
-    friend auto operator<=>(const GoodGroup&, const GoodGroup&) = default;
-  };
-
-  // True if the record lies in a group that was read and found whole.
-  bool is_good(log::Position record) const {
-    const auto behind =
-        std::upper_bound(good_.begin(), good_.end(), record, [](log::Position p, const auto& g) {
-          return p.file() != g.file ? p.file() < g.file : p.offset() < g.begin;
-        });
-    if (behind == good_.begin()) return false;
-    const GoodGroup& group = *std::prev(behind);
-    return group.file == record.file() && record.offset() < group.end;
-  }
-
-  void check_values() {
-    index().for_each_inode([this](const index::Inode& inode) {
-      if (inode.damaged)
-        return report_value(inode,
-                            "a record of this value is lost: all of it "
-                            "answers EIO",
-                            {});
-      for (const index::Extent& extent : inode.extents.all()) {
-        if (!is_good(extent.record)) check_extent(inode, extent);
-      }
-      if (inode.base && !is_good(inode.base) && !check_record(inode.id, inode.base, "attributes")) {
-        result_.faded_inodes.push_back(inode.id);
-      }
-    });
-    index().for_each_name([this](const index::Name& name) {
-      if (name.record && !is_good(name.record) && !check_record(name.inode, name.record, "name")) {
-        result_.faded_names.emplace_back(name.parent, name.name);
-      }
-    });
-  }
-
-  void report_value(const index::Inode& inode, std::string what, log::Position record) {
-    Finding finding;
-    finding.kind = inode.sums ? "blob-sums" : "value";
-    finding.inode = inode.id;
-    finding.what = std::move(what);
-    finding.next = kNextValue;
-    if (record) locate(finding, record);
-    add(std::move(finding));
-  }
-
-  // Chunk by chunk, so that what is said to be lost is lost.
-  void check_extent(const index::Inode& inode, const index::Extent& extent) {
-    const log::LogFileRef file = mounted_->files.find(extent.record.file());
-    if (!file) {
-      return report_value(
-          inode, range_text(extent.offset, extent.end()) + " were in a log file that is missing",
-          extent.record);
-    }
-    std::optional<uint64_t> bad_from;
-    uint64_t skip = 0;
-    while (skip < extent.length) {
-      const uint64_t in_payload = extent.lead - extent.meta + skip;
-      const uint64_t length = std::min<uint64_t>(
-          extent.length - skip, log::kPayloadChunk - in_payload % log::kPayloadChunk);
-      std::vector<std::byte> bytes(length);
-      const bool good =
-          log::read_payload(*file, mounted_->files.salt(*file), extent, skip, bytes).has_value();
-      if (!good && !bad_from) bad_from = extent.offset + skip;
-      if (good && bad_from) {
-        report_value(inode, range_text(*bad_from, extent.offset + skip) + " are damaged",
-                     extent.record);
-        bad_from.reset();
-      }
-      skip += length;
-    }
-    if (bad_from) {
-      report_value(inode, range_text(*bad_from, extent.end()) + " are damaged", extent.record);
-    }
-  }
-
-  bool check_record(log::ObjectId id, log::Position record, const char* what) {
-    const log::LogFileRef file = mounted_->files.find(record.file());
-    bool good = false;
-    if (file) {
-      LogReader reader;
-      reader.add(file, mounted_->files.salt(*file), file->size);
-      good = reader.read_record(record).has_value();
-    }
-    if (good) return true;
-    Finding finding;
-    finding.kind = "metadata";
-    finding.inode = id;
-    finding.what = std::string("the record that holds its ") + what +
-                   " is damaged; only the checkpoint still knows it";
-    finding.next = "let `valfs fsck --repair` write it anew";
-    finding.repairable = true;
-    locate(finding, record);
-    add(std::move(finding));
-    return false;
-  }
-
   // --- blobs ---
 
   void check_blobs() {
@@ -566,7 +452,6 @@ class Checker {
   std::unique_ptr<DryVolume> whole_;            // from the whole log
   std::unique_ptr<DryVolume> from_checkpoint_;  // as a mount does it
   const DryVolume* mounted_ = nullptr;          // what a mount would have
-  std::vector<GoodGroup> good_;
 };
 
 }  // namespace

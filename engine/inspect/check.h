@@ -77,6 +77,11 @@ Result<std::unique_ptr<DryVolume>> recover_dry(storage::Storage& storage,
 // What the log says of a superblock that is lost. ENOENT: there is no log file that says anything.
 Result<log::Superblock> rebuild_superblock(storage::Storage& storage);
 
+// Values, names and attributes whose records do not lie in a group that was found whole: each is
+// read. Notes in `diagnosis` what only the index still knows.
+void check_values(const DryVolume& volume, const recovery::Verdict& log, Diagnosis& diagnosis,
+                  const std::function<void(Finding)>& add);
+
 // Names, inodes, link counts.
 void check_tree(const index::Index& index, const std::function<void(Finding)>& add);
 // Inodes that no path from the root leads to, the topmost of each such tree (or, of a loop, one).
