@@ -385,6 +385,42 @@ TEST_F(Volume, ADamagedOrMissingCheckpointIsReplaced) {
   }
 }
 
+TEST_F(Volume, ACheckpointThatSaysOtherThanTheLogIsFound) {
+  using Change = std::function<void(index::Index&, index::Inode&)>;
+  const std::vector<Change> changes{
+      [](index::Index&, index::Inode& inode) { inode.attributes.uid++; },
+      [](index::Index&, index::Inode& inode) { inode.attributes.size++; },
+      [](index::Index& index, index::Inode& inode) {  // the bytes of another value
+        const index::Inode* directory = index.find(index.find(index::kRoot, "d")->inode);
+        const auto other = index.find(index.find(directory->id, "f2")->inode)->extents.all();
+        inode.extents.cut(0, UINT64_MAX, [](const auto&) {});
+        for (const index::Extent& extent : other) inode.extents.insert(extent, [](const auto&) {});
+      },
+      [](index::Index& index, index::Inode& inode) {
+        index::Name name;
+        name.cookie = 5'000;
+        name.parent = index::kRoot;
+        name.inode = inode.id;
+        name.name = "one name more";
+        index.restore_name(name);
+      },
+      [](index::Index& index, index::Inode&) { index.restore_inode(4'000, 1, {}, {}, {}); },
+  };
+  const log::Superblock superblock = *log::read_superblock(disk_);
+  for (size_t i = 0; i < changes.size(); i++) {
+    SCOPED_TRACE(i);
+    auto copy = disk_.clone_after_power_loss(1);
+    index::Index index;
+    const auto moment =
+        *checkpoint::read_checkpoint(*copy, superblock.volume, superblock.checkpoint, index);
+    const index::Name* directory = index.find(index::kRoot, "d");
+    changes[i](index, *index.find(index.find(directory->inode, "f1")->inode));
+    ASSERT_TRUE(checkpoint::write_checkpoint(*copy, superblock.volume, superblock.checkpoint,
+                                             moment, [&](const auto& use) { use(index); }));
+    EXPECT_NE(check(*copy).find("index"), nullptr);
+  }
+}
+
 TEST_F(Volume, ADamagedOrMissingBlobIsNamed) {
   const std::string blob = files_in(disk_, "bin").front();
   flip(disk_, blob, 70'000);
@@ -474,6 +510,11 @@ TEST_P(MissingLogFile, IsAcceptedByRepair) {
         const auto bytes = get(*store, path(i));
         ASSERT_FALSE(bytes) << path(i);
         EXPECT_EQ(bytes.error().code, EIO);
+      }
+      if (with_checkpoint) {
+        const auto blob = get(*store, "blob");
+        ASSERT_TRUE(blob) << blob.error().what;
+        EXPECT_TRUE(*blob == pattern(1, 150'000));
       }
       EXPECT_TRUE(put(*store, "new", value(1)));
       if (round == 2) {  // what was lost can be written anew
