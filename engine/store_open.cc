@@ -185,12 +185,11 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<storage::Storage> sto
       std::make_unique<Rooms>(std::move(storage), std::move(lock), options, superblock.volume);
   Core& core = rooms->core;
   core.superblock = superblock;
-  VALFS_ASSIGN(rooms->recovered,
-               recovery::recover(core.storage, superblock, core.files, core.index,
-                                 {.missing = options.accept_missing_log_files
-                                                 ? recovery::MissingFile::kAccept
-                                                 : recovery::MissingFile::kRefuse,
-                                  .on_verdict = {}}));
+  VALFS_ASSIGN(rooms->recovered, recovery::recover(core.storage, superblock, core.files, core.index,
+                                                   {.missing = options.accept_missing_log_files
+                                                                   ? recovery::MissingFile::kAccept
+                                                                   : recovery::MissingFile::kRefuse,
+                                                    .on_verdict = {}}));
   recovery::Recovered& recovered = rooms->recovered;
   VALFS_TRY(raise_epoch(core, recovered));
   VALFS_TRY(remove_unused(core.storage, recovered));
