@@ -47,9 +47,8 @@ uint64_t Core::available_bytes() const {
 }
 
 uint64_t Core::dead_bytes() const {
-  const std::shared_lock lock(state);
-  const uint64_t used = files.usage().used;
-  const uint64_t live = index.live().total();
+  const uint64_t used = files.used();
+  const uint64_t live = live_bytes();
   return used > live ? used - live : 0;
 }
 

@@ -10,7 +10,7 @@
 #include "engine/index/index.h"
 #include "engine/log/log_files.h"
 #include "engine/log/log_writer.h"
-#include "engine/log/retired.h"
+#include "engine/log/manifest.h"
 #include "engine/log/staging.h"
 #include "engine/log/superblock.h"
 #include "engine/options.h"
@@ -28,7 +28,7 @@ struct Core {
   // Guards the index and the order of appends: shared to read the index, exclusive to append.
   mutable std::shared_mutex state;
   index::Index index;
-  log::Retired retired;  // guarded by state too
+  log::GroupSequence newest_freed = 0;  // by the cleaner; guarded by state too
 
   log::LogFiles files;
   std::unique_ptr<log::Staging> staging;
@@ -56,6 +56,10 @@ struct Core {
     return false;
   };
 
+  // Called before a change of so many bytes; may wait, so that garbage stays within its bound. With
+  // no lock held. Set by upkeep.
+  std::function<void(uint64_t)> pace = [](uint64_t) {};
+
   // Values cut to nothing that somebody is about to write anew (P5).
   PendingTruncations truncations;
 
@@ -68,7 +72,9 @@ struct Core {
   // Bytes that the volume takes, and may still take (cap or disk, whichever is less).
   uint64_t used_bytes() const;
   uint64_t available_bytes() const;
-  // Dead bytes of active and sealed log files. Takes `state` shared.
+  // Of active and sealed log files: current records, and every other byte. Without a lock, so that
+  // the two may be of slightly different moments.
+  uint64_t live_bytes() const { return index.live().total(); }
   uint64_t dead_bytes() const;
 
  private:

@@ -20,6 +20,8 @@ struct StoreOptions {
   uint64_t cache = 64 * kMiB;
   // Staging slots: where groups gather. A slot holds the largest value a record may have.
   uint32_t slots = 8;
+  // Most records of a group: with the slots, what may wait to be written.
+  uint32_t group_records = 65536;
   uint64_t slot_size = 4 * kMiB + 256 * kKiB;
   // Without any sync, power loss costs at most so much time (P4).
   std::chrono::milliseconds commit{100};
@@ -31,6 +33,8 @@ struct StoreOptions {
   std::chrono::seconds checkpoint_idle{30};
   // Most bytes the volume may take on the disk; 0: what the disk has.
   uint64_t capacity = 0;
+  // Bytes that the cleaner copies at a time; 0: adapt. For tests.
+  uint64_t clean_slice = 0;
   // Values with more bytes than this (holes not counted) go to bin/.
   uint64_t blob_threshold = 4 * kMiB;
   // Overlaying extents are folded into one when there are more than this and they hold as many
@@ -40,7 +44,7 @@ struct StoreOptions {
   bool background = true;
   // Make a volume if the data directory is empty.
   bool create = false;
-  // Open although a log file is missing, and note its groups as lost (RETIRED). What is known of
+  // Open although a log file is missing, and note in the manifest that it is gone. What is known of
   // names and attributes stays; bytes that it held answer EIO. For repairs.
   bool accept_missing_log_files = false;
   // Who owns the root directory of a new volume.

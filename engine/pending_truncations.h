@@ -30,6 +30,9 @@ class PendingTruncations {
     const std::lock_guard lock(mutex_);
     gaps_.erase(inode);
   }
+  bool none(TimePoint now) {
+    return run_outside(now, [] {});
+  }
   // Runs `commit` if there is no gap; no gap opens while it runs. False if there is one.
   bool run_outside(TimePoint now, const std::function<void()>& commit) {
     const std::lock_guard lock(mutex_);

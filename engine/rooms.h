@@ -23,7 +23,7 @@ struct Store::Rooms {
         values(core),
         blobs(core, values),
         checkpointer(core, blobs),
-        cleaner(core, blobs),
+        cleaner(core, blobs, checkpointer),
         upkeep(core, blobs, checkpointer, cleaner) {}
 
   // Destroyed from the last to the first: the lock goes after everything that does I/O.

@@ -88,6 +88,7 @@ uint64_t Store::stored_bytes(log::ObjectId inode) {
 }
 
 Result<Transaction> Store::begin(const Transaction::Size& size, log::LogWriter::Purpose purpose) {
+  if (purpose == log::LogWriter::Purpose::kOrdinary) rooms_->core.pace(size.bytes);
   return Transaction::begin(rooms_->core, size, purpose);
 }
 
@@ -95,6 +96,7 @@ Status Store::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
                     Time now) {
   if (bytes.empty()) return {};
   Core& core = rooms_->core;
+  core.pace(bytes.size());
   const std::unique_lock value(core.value_lock(inode));
   bool blob = false;
   bool too_large = false;
@@ -121,7 +123,8 @@ Status Store::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
   }
   {
     VALFS_ASSIGN(auto transaction,
-                 begin(Transaction::Size::of(1, Transaction::kSalvageName, bytes.size())));
+                 Transaction::begin(core, Transaction::Size::of(1, Transaction::kSalvageName,
+                                                                bytes.size())));
     transaction.write(inode, offset, bytes);
     transaction.commit(now);
   }
@@ -178,8 +181,8 @@ Status Store::truncate(log::ObjectId inode, uint64_t size, Time now) {
       shrinks ? log::LogWriter::Purpose::kReserve : log::LogWriter::Purpose::kOrdinary;
   const auto needed = Transaction::Size::of(1, 0, 0);
   for (bool roomy = empties;; roomy = false) {
-    auto transaction =
-        begin(roomy ? with_room_for_a_write(needed, core.options.slot_size) : needed, purpose);
+    auto transaction = Transaction::begin(
+        core, roomy ? with_room_for_a_write(needed, core.options.slot_size) : needed, purpose);
     if (!transaction && transaction.error().code == ENOSPC && roomy) continue;
     if (!transaction) return tl::unexpected(transaction.error());
     transaction->truncate(inode, size);
@@ -283,7 +286,7 @@ void Store::tick() {
   rooms_->upkeep.tick();
 }
 Result<bool> Store::clean_step() {
-  return rooms_->upkeep.clean_one(false);
+  return rooms_->upkeep.clean_step();
 }
 
 std::vector<std::string> Store::recovery_warnings() const {
@@ -319,10 +322,15 @@ StoreStats Store::stats() const {
   stats.checkpoint_covers = rooms_->checkpointer.covers();
   stats.cache = core.cache.stats();
   stats.cleaned_files = rooms_->cleaner.files_freed();
+  stats.cleaned_bytes = rooms_->cleaner.bytes_freed();
   stats.copied_bytes = rooms_->cleaner.bytes_copied();
+  stats.debt_bytes = rooms_->upkeep.debt();
+  stats.relocations = core.writer->relocations();
   if (const auto failure = core.writer->failure()) stats.failure = failure->what;
   const recovery::Recovered& recovered = rooms_->recovered;
   stats.used_checkpoint = recovered.used_checkpoint;
+  stats.used_older_checkpoint = recovered.used_older_checkpoint;
+  stats.footers_used = recovered.footers_used;
   stats.replayed_groups = recovered.groups;
   stats.replayed_records = recovered.records;
   stats.drained_groups = recovered.drained;

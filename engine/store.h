@@ -49,10 +49,15 @@ struct StoreStats {
   uint64_t checkpoint_covers = 0;  // groups that the next mount need not read
   cache::CacheStats cache;
   uint64_t cleaned_files = 0;  // freed by the cleaner since the mount
+  uint64_t cleaned_bytes = 0;  // of log given back by the cleaner since the mount
   uint64_t copied_bytes = 0;   // by the cleaner since the mount
+  uint64_t debt_bytes = 0;     // dead bytes beyond what the cleaner leaves alone
+  uint64_t relocations = 0;    // groups that could not be written went to a fresh log file
   std::string failure;         // why the log takes no more changes; empty: it does
   // What recovery did at this mount.
   bool used_checkpoint = false;
+  bool used_older_checkpoint = false;  // the newest was damaged
+  uint64_t footers_used = 0;           // log files that were read by their footers
   uint64_t replayed_groups = 0;
   uint64_t replayed_records = 0;
   uint64_t drained_groups = 0;
@@ -146,7 +151,7 @@ class Store {
 
   // One round of upkeep (commit if due, spares, checkpoint, cleaning), for stores without threads.
   void tick();
-  // One step of cleaning: at most one log file. True if there was something to do.
+  // One step of cleaning: at most one log file. True if it gave something.
   Result<bool> clean_step();
 
  private:

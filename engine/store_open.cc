@@ -8,6 +8,7 @@
 #include "engine/recovery/file_scan.h"
 #include "engine/recovery/lost_files.h"
 #include "engine/recovery/nameless.h"
+#include "engine/recovery/quarantine.h"
 #include "engine/rooms.h"
 
 namespace valfs {
@@ -88,27 +89,62 @@ Status raise_epoch(Core& core, recovery::Recovered& recovered) {
   return log::write_superblock(core.storage, superblock);
 }
 
-Status remove_unused(storage::Storage& storage, const recovery::Recovered& recovered) {
-  for (const log::FileId id : recovered.unused) {
+Status remove_unused(Core& core, recovery::Recovered& recovered) {
+  const auto remove = [&](const std::string& path) -> Status {
+    VALFS_TRY(core.storage.remove(path));
+    return core.storage.sync_directory(path.substr(0, path.rfind('/')));
+  };
+  for (const log::FileId id : recovered.unused) VALFS_TRY(remove(log::log_file_path(id)));
+  // A file that was being prepared holds zeros. Whatever else is in one may be of use to somebody.
+  for (const log::FileId id : recovered.unrecognised) {
     const std::string path = log::log_file_path(id);
-    VALFS_TRY(storage.remove(path));
-    VALFS_TRY(storage.sync_directory(path.substr(0, path.rfind('/'))));
+    bool zeros = false;
+    {
+      VALFS_ASSIGN(const auto file, core.storage.open(path, storage::OpenMode::kRead));
+      VALFS_ASSIGN(const auto info, file->info());
+      zeros = recovery::is_all_zeros(*file, 0, info.size);
+    }
+    if (zeros) {
+      VALFS_TRY(remove(path));
+      continue;
+    }
+    VALFS_ASSIGN(const std::string target,
+                 recovery::set_aside(core.storage, recovered.quarantine, path));
+    recovered.warnings.push_back(path + ": nothing in it says that it is a log file; moved to " +
+                                 target);
   }
   return {};
 }
 
+// A group could not be written: what is not durable goes elsewhere, and the index with it.
+void relocate(Core& core) {
+  spdlog::error("a write of the log has failed; what it held moves to a fresh log file");
+  {
+    const std::lock_guard lock(core.superblock_mutex);
+    for (const log::Cut& cut : core.writer->unwritten()) core.superblock.add_cut(cut);
+    const auto written = log::write_superblock(core.storage, core.superblock);
+    if (!written) return core.writer->give_up(written.error());
+  }
+  const std::unique_lock lock(core.state);
+  core.writer->relocate([&](const log::Record& record, log::Position from, log::Position to) {
+    core.index.relocate(record, from,
+                        {to, record.meta_length(), static_cast<uint32_t>(record.payload.size())});
+  });
+}
+
 Status start_log(Core& core, const recovery::Recovered& recovered) {
   const StoreOptions& options = core.options;
-  const uint64_t bytes = log::Staging::bytes_needed(options.slots, options.slot_size);
+  const uint64_t bytes = log::Staging::bytes_needed(options.slots + 1, options.slot_size);
   VALFS_ASSIGN(auto memory,
                core.storage.make_staging(recovery::staging_name(core.superblock.volume), bytes));
   core.staging =
       std::make_unique<log::Staging>(std::move(memory), core.superblock.volume,
-                                     core.superblock.epoch, options.slots, options.slot_size);
+                                     core.superblock.epoch, options.slots + 1, options.slot_size);
   core.files.begin(core.superblock.epoch, recovered.next_file,
                    {0, 0, [&core] { return core.available_bytes(); }});
-  core.writer = std::make_unique<log::LogWriter>(core.storage, core.files, *core.staging,
-                                                 recovered.start, core.clock);
+  core.writer = std::make_unique<log::LogWriter>(
+      core.storage, core.files, *core.staging, recovered.start, core.clock, options.group_records);
+  core.writer->on_trouble([&core] { relocate(core); });
   return {};
 }
 
@@ -185,18 +221,19 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<storage::Storage> sto
       std::make_unique<Rooms>(std::move(storage), std::move(lock), options, superblock.volume);
   Core& core = rooms->core;
   core.superblock = superblock;
-  VALFS_ASSIGN(rooms->recovered, recovery::recover(core.storage, superblock, core.files, core.index,
-                                                   {.missing = options.accept_missing_log_files
-                                                                   ? recovery::MissingFile::kAccept
-                                                                   : recovery::MissingFile::kRefuse,
-                                                    .on_verdict = {}}));
+  recovery::RecoverOptions how;
+  if (options.accept_missing_log_files) how.missing = recovery::MissingFile::kAccept;
+  VALFS_ASSIGN(rooms->recovered,
+               recovery::recover(core.storage, superblock, core.files, core.index, how));
   recovery::Recovered& recovered = rooms->recovered;
   VALFS_TRY(raise_epoch(core, recovered));
-  VALFS_TRY(remove_unused(core.storage, recovered));
-  core.retired = recovered.retired;
+  recovered.quarantine = "mount-" + std::to_string(core.superblock.epoch);
+  VALFS_TRY(remove_unused(core, recovered));
+  core.newest_freed = recovered.newest_freed;
   core.checkpoint_bytes = checkpoint::checkpoint_bytes(core.storage);
+  rooms->blobs.expect(recovered);
   VALFS_TRY(start_log(core, recovered));
-  rooms->checkpointer.set_covers(recovered.checkpoint_covers);
+  rooms->checkpointer.start(recovered.checkpoint_covers, recovered.replayed_bytes);
   rooms->upkeep.adapt_file_size();
   // A new volume needs room for more than its reserve. An old one may have used its last room; what
   // frees some must still be possible.
@@ -208,7 +245,7 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<storage::Storage> sto
     VALFS_TRY(core.storage.remove_staging(recovery::staging_name(core.superblock.volume)));
     return fail(ENOSPC, "no room for a log file in the data directory: " + prepared.error().what);
   }
-  if (!recovered.lost.empty()) {
+  if (recovered.lost_any()) {
     VALFS_TRY(recovery::record_lost_files(core, rooms->checkpointer, recovered));
   }
   VALFS_TRY(tidy_index(core, recovered));

@@ -12,7 +12,8 @@ Result<inspect::ScrubProgress> Store::scrub(uint64_t rate) {
     const std::unique_lock lock(core.state);
     core.writer->seal();
     for (const log::LogFileRef& file : core.files.all()) {
-      target.logs.push_back({file, core.files.state_of(*file).end});
+      const log::LogFile now = core.files.state_of(*file);
+      target.logs.push_back({file, now.begin, now.end});
     }
   }
   VALFS_TRY(core.writer->sync());

@@ -26,14 +26,14 @@ Transaction::Size Transaction::Size::of(size_t records, uint64_t name_bytes,
 }
 
 Result<Transaction> Transaction::begin(Core& core, const Size& size,
-                                       log::LogWriter::Purpose purpose) {
+                                       log::LogWriter::Purpose purpose, log::Stream stream) {
   for (int tries = 0;;) {
     std::unique_lock lock(core.state);
-    if (core.writer->reserve_room(size.bytes, size.records, purpose)) {
+    if (core.writer->reserve_room(size.bytes, size.records, purpose, stream)) {
       return Transaction(core, std::move(lock));
     }
     lock.unlock();
-    auto room = core.writer->wait_for_room(size.bytes, size.records, purpose);
+    auto room = core.writer->wait_for_room(size.bytes, size.records, purpose, stream);
     if (room) continue;
     const bool full = room.error().code == ENOSPC && purpose != log::LogWriter::Purpose::kCleaner;
     if (!full || tries++ == kRoomTries || !core.make_room(purpose)) {
@@ -128,8 +128,11 @@ void Transaction::blob_synced(log::ObjectId inode, uint64_t size) {
   new_record(RecordType::kBlobSync, inode).a = size;
 }
 
-void Transaction::retired(const std::vector<log::Retired::Interval>& intervals) {
-  new_record(RecordType::kRetired, 0).body = keep(std::as_bytes(std::span(intervals)));
+void Transaction::manifest(const log::Manifest& manifest) {
+  const auto bytes = keep(std::as_bytes(std::span(manifest.entries())));
+  Record& record = new_record(RecordType::kManifest, 0);
+  record.a = manifest.newest_freed();
+  record.payload = bytes;
 }
 
 void Transaction::add(const Record& record) {

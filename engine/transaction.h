@@ -31,7 +31,8 @@ class Transaction {
   // failed (P8).
   static Result<Transaction> begin(
       Core& core, const Size& size,
-      log::LogWriter::Purpose purpose = log::LogWriter::Purpose::kOrdinary);
+      log::LogWriter::Purpose purpose = log::LogWriter::Purpose::kOrdinary,
+      log::Stream stream = log::Stream::kUser);
 
   Transaction(Transaction&&) = default;
   ~Transaction();
@@ -51,7 +52,7 @@ class Transaction {
   void write_sums(log::ObjectId blob, uint64_t offset, std::span<const std::byte> bytes);
   void blob_written(log::ObjectId inode, uint64_t offset, uint64_t length);
   void blob_synced(log::ObjectId inode, uint64_t size);
-  void retired(const std::vector<log::Retired::Interval>& intervals);
+  void manifest(const log::Manifest& manifest);
   // For the cleaner: a record as it is, with its sequence.
   void add(const log::Record& record);
 

@@ -14,8 +14,8 @@ constexpr uint64_t kSmallestLogFile = 16 * kMiB;
 constexpr milliseconds kUpkeepEvery{100};
 constexpr milliseconds kPoll{2};
 constexpr std::chrono::seconds kAttestAfter{1};
-// Cleaning begins once dead bytes pass this share of the live ones, and a log file's worth.
-constexpr uint64_t kDeadPercent = 20;
+constexpr milliseconds kCleanEvery{20};
+constexpr milliseconds kCleanAfterFailure{100};
 // On a full disk a file is cleaned for the sake of writes if it gives this share of a log file.
 constexpr uint64_t kLeastGain = 8;  // 1/8
 
@@ -29,6 +29,7 @@ void Upkeep::start() {
   };
   committer_ = std::thread([this] { run_committer(); });
   upkeep_ = std::thread([this] { run_upkeep(); });
+  cleaning_thread_ = std::thread([this] { run_cleaner(); });
 }
 
 void Upkeep::stop() {
@@ -36,8 +37,11 @@ void Upkeep::stop() {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
+  pacing_.stop();
   wake_committer_.notify_all();
   wake_upkeep_.notify_all();
+  wake_cleaner_.notify_all();
+  if (cleaning_thread_.joinable()) cleaning_thread_.join();
   if (committer_.joinable()) committer_.join();
   if (upkeep_.joinable()) upkeep_.join();
 }
@@ -119,7 +123,7 @@ void Upkeep::tick() {
     if (core_.writer->attested()) seen_group_ = core_.writer->appended();
   }
   checkpoint_if_due();
-  clean_if_due();
+  if (!core_.options.background) clean_if_due();
 }
 
 // Two spares are the reserve (log writer); a third is for whoever writes, once the current file is
@@ -132,7 +136,7 @@ void Upkeep::prepare_spares() {
   if (core_.files.spares() >= 2) return;
   const log::LogFileRef file = choose_fitting();
   if (!file) return;
-  const auto cleaned = clean(file);
+  const auto cleaned = clean_whole(file);
   if (!cleaned) report("cleaning a full disk", tl::unexpected(cleaned.error()));
 }
 
@@ -143,7 +147,9 @@ log::LogFileRef Upkeep::choose_fitting() const {
   uint64_t most = 0;
   for (const log::LogFileRef& file : cleaner_.worth_cleaning()) {
     const uint64_t dead = cleaner_.dead_in(*file);
-    const uint64_t used = core_.files.state_of(*file).end;
+    const log::LogFile now = core_.files.state_of(*file);
+    if (!now.sealed) continue;
+    const uint64_t used = now.end - now.begin;
     const uint64_t live = used > dead ? used - dead : 0;
     if (live + core_.options.slot_size > room || dead <= most) continue;
     most = dead;
@@ -201,45 +207,107 @@ void Upkeep::checkpoint_if_due() {
   report("checkpoint", checkpointer_.run());
 }
 
-bool Upkeep::too_much_dead() const {
-  uint64_t live;
-  uint64_t dead;
-  {
-    const std::shared_lock lock(core_.state);
-    live = core_.index.live().total();
-    const uint64_t used = core_.files.usage().used;
-    dead = used > live ? used - live : 0;
+// Without threads the writer itself does what the cleaner would have done meanwhile.
+void Upkeep::pace(uint64_t bytes) {
+  if (pacing_.free_of_charge(bytes)) return;
+  // The writer closes a gap that nothing durable should fall into.
+  if (!core_.truncations.none(core_.now())) return;
+  if (core_.options.background) {
+    wake_cleaner_.notify_one();
+    return pacing_.admit(bytes);
   }
-  const uint64_t allowance =
-      core_.options.log_file_size > 0 ? core_.options.log_file_size : kSmallestLogFile;
-  return dead * 100 > live * kDeadPercent + allowance * 100;
+  clean_if_due();
 }
 
-Result<cleaner::Outcome> Upkeep::clean(const log::LogFileRef& file) {
-  const std::lock_guard one_at_a_time(cleaning_);
-  if (core_.files.find(file->id) != file) return cleaner::Outcome{};  // somebody was quicker
-  return cleaner_.clean(file);
-}
-
-Result<bool> Upkeep::clean_one(bool greedy) {
-  const log::LogFileRef file = greedy ? choose_fitting() : cleaner_.choose(false);
-  if (!file) return false;
-  // A checkpoint that covers what the file held keeps the next mount short. Without one (the disk
-  // may be too full for it) the mount reads the whole log.
-  if (!greedy && core_.files.state_of(*file).last_group > checkpointer_.covers()) {
-    VALFS_TRY(checkpointer_.run());
+void Upkeep::run_cleaner() {
+  pthread_setname_np(pthread_self(), "valfs-clean");
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    if (!pacing_.wanted() || core_.writer->failure()) {
+      pacing_.release();
+      wake_cleaner_.wait_for(lock, kCleanEvery);
+      continue;
+    }
+    lock.unlock();
+    const auto cleaned = clean_some();
+    if (!cleaned) report("cleaning", tl::unexpected(cleaned.error()));
+    lock.lock();
+    const bool gave = cleaned && *cleaned;
+    if (!gave) pacing_.release();
+    const auto rest = gave ? pacing_.rest() : (cleaned ? kCleanEvery : kCleanAfterFailure);
+    if (rest > milliseconds(0)) wake_cleaner_.wait_for(lock, rest, [this] { return stopping_; });
   }
-  VALFS_ASSIGN(const auto outcome, clean(file));
-  spdlog::debug("{} cleaned: {} bytes copied, freed: {}", log::log_file_path(file->id),
-                outcome.copied, outcome.freed);
-  const bool by_others = !outcome.freed && core_.files.find(file->id) == nullptr;
-  return by_others || (outcome.freed && outcome.reclaimed > outcome.copied);
 }
 
 void Upkeep::clean_if_due() {
-  if (!too_much_dead()) return;
-  const auto cleaned = clean_one(false);
-  if (!cleaned) report("cleaning", tl::unexpected(cleaned.error()));
+  constexpr int kMost = 64;  // slices; what is left has another time
+  for (int slices = 0; slices < kMost && pacing_.wanted(); slices++) {
+    const auto cleaned = clean_some();
+    if (!cleaned) report("cleaning", tl::unexpected(cleaned.error()));
+    if (!cleaned || !*cleaned) return;
+  }
+}
+
+// What was written since the last checkpoint is out of the cleaner's reach, so there has to be a new
+// one now and then; but not so often that checkpoints are most of what is written.
+Status Upkeep::checkpoint_for_cleaning() {
+  const uint64_t enough = std::max({core_.live_bytes() / 10, checkpointer_.last_bytes(),
+                                    pacing_.slice()});
+  if (checkpointer_.log_bytes_behind() < enough) return {};
+  return checkpointer_.run();
+}
+
+// One slice of what is best cleaned. False if nothing was gained.
+Result<bool> Upkeep::clean_some() {
+  VALFS_TRY(checkpoint_for_cleaning());
+  log::LogFileRef file = cleaner_.choose();
+  if (!file && checkpointer_.log_bytes_behind() > 0) {
+    VALFS_TRY(checkpointer_.run());
+    file = cleaner_.choose();
+  }
+  if (!file) return false;
+  VALFS_ASSIGN(const auto outcome, clean(file, pacing_.slice(), true));
+  if (outcome.freed > outcome.copied) pacing_.gave(outcome.freed - outcome.copied);
+  return outcome.removed || outcome.freed > 0;
+}
+
+Result<cleaner::Outcome> Upkeep::clean(const log::LogFileRef& file, uint64_t bytes, bool covered) {
+  const std::lock_guard one_at_a_time(cleaning_);
+  if (core_.files.find(file->id) != file) return cleaner::Outcome{.removed = true};
+  return cleaner_.clean_slice(file, bytes, covered);
+}
+
+// Cleans all that is left of a file, in pieces that the rest of the volume has room for.
+Result<cleaner::Outcome> Upkeep::clean_whole(const log::LogFileRef& file) {
+  constexpr uint64_t kPiece = 64 * kMiB;
+  cleaner::Outcome sum;
+  for (;;) {
+    VALFS_ASSIGN(const auto outcome, clean(file, kPiece, false));
+    sum.copied += outcome.copied;
+    sum.freed += outcome.freed;
+    sum.removed = outcome.removed;
+    sum.stuck = outcome.stuck;
+    if (outcome.removed || outcome.stuck || outcome.freed == 0) return sum;
+  }
+}
+
+Result<bool> Upkeep::clean_step() {
+  if (checkpointer_.log_bytes_behind() > 0) VALFS_TRY(checkpointer_.run());
+  const log::LogFileRef file = cleaner_.choose();
+  if (!file) return false;
+  VALFS_ASSIGN(const auto outcome, clean_whole(file));
+  spdlog::debug("{} cleaned: {} bytes copied, {} freed", log::log_file_path(file->id),
+                outcome.copied, outcome.freed);
+  return outcome.freed > outcome.copied;
+}
+
+// On a full disk. A checkpoint that covers what the file held would keep the next mount short, but
+// the disk may be too full for it: without one the mount reads the whole log.
+Result<bool> Upkeep::clean_for_room() {
+  const log::LogFileRef file = choose_fitting();
+  if (!file) return false;
+  VALFS_ASSIGN(const auto outcome, clean_whole(file));
+  return outcome.removed || outcome.freed > outcome.copied;
 }
 
 Result<bool> Upkeep::make_room(log::LogWriter::Purpose purpose) {
@@ -251,7 +319,7 @@ Result<bool> Upkeep::make_room(log::LogWriter::Purpose purpose) {
     const bool uses_reserve = core_.available_bytes() + core_.files.state_of(*file).size < size;
     if (gives_little || uses_reserve) return false;
   }
-  return clean_one(true);
+  return clean_for_room();
 }
 
 GcProgress Upkeep::progress() const {
@@ -281,14 +349,14 @@ Status Upkeep::shrink_blobs() {
 
 Status Upkeep::clean_all(std::vector<log::LogFileRef> files) {
   for (log::LogFileRef& file : files) {
-    VALFS_ASSIGN(const auto outcome, clean(file));
+    VALFS_ASSIGN(const auto outcome, clean_whole(file));
     file.reset();  // the disk has its bytes back only when nobody holds the file open
     const std::lock_guard lock(progress_mutex_);
     progress_.files_done++;
     progress_.bytes_copied += outcome.copied;
     progress_.bytes_reclaimed +=
-        outcome.reclaimed > outcome.copied ? outcome.reclaimed - outcome.copied : 0;
-    if (outcome.freed) progress_.files_freed++;
+        outcome.freed > outcome.copied ? outcome.freed - outcome.copied : 0;
+    if (outcome.removed) progress_.files_freed++;
   }
   return {};
 }

@@ -1,5 +1,6 @@
-// What a store does by itself: timed commits, spare log files, flushing large values, checkpoints,
-// cleaning. Two threads, so that slow work never delays a commit; or none, and tick() is called.
+// What a store does by itself: timed commits; spare log files, flushing large values, checkpoints;
+// cleaning. A thread for each of the three, so that slow work never delays a commit; or none, and
+// tick() is called.
 #pragma once
 
 #include <condition_variable>
@@ -9,6 +10,7 @@
 #include "engine/blob/blobs.h"
 #include "engine/checkpoint/checkpointer.h"
 #include "engine/cleaner/cleaner.h"
+#include "engine/cleaner/pacing.h"
 #include "engine/store.h"
 
 namespace valfs {
@@ -17,7 +19,8 @@ class Upkeep {
  public:
   Upkeep(Core& core, blob::Blobs& blobs, checkpoint::Checkpointer& checkpointer,
          cleaner::Cleaner& cleaner)
-      : core_(core), blobs_(blobs), checkpointer_(checkpointer), cleaner_(cleaner) {
+      : core_(core), blobs_(blobs), checkpointer_(checkpointer), cleaner_(cleaner), pacing_(core) {
+    core_.pace = [this](uint64_t bytes) { pace(bytes); };
     core_.make_room = [this](log::LogWriter::Purpose purpose) {
       return make_room(purpose).value_or(false);
     };
@@ -34,7 +37,9 @@ class Upkeep {
   // Makes room on a full disk: cleans the file that gives most. False if none gives anything, or
   // too little for ordinary writes: they must leave the reserve as it was.
   Result<bool> make_room(log::LogWriter::Purpose purpose);
-  Result<bool> clean_one(bool greedy);
+  // Cleans one file, however much is dead. True if it gave something.
+  Result<bool> clean_step();
+  uint64_t debt() const { return pacing_.debt(); }
   Result<GcProgress> collect();
   GcProgress progress() const;
   // Sizes new log files by what the volume holds.
@@ -47,15 +52,20 @@ class Upkeep {
 
   void run_committer();
   void run_upkeep();
-  bool too_much_dead() const;
+  void run_cleaner();
+  void pace(uint64_t bytes);
   void prepare_spares();
   log::LogFileRef choose_fitting() const;
   void checkpoint_if_due();
   void clean_if_due();
+  Result<bool> clean_some();
+  Result<bool> clean_for_room();
+  Status checkpoint_for_cleaning();
   void sum_quiet_blobs();
   Status shrink_blobs();
   void report(const char* what, const Status& status);
-  Result<cleaner::Outcome> clean(const log::LogFileRef& file);
+  Result<cleaner::Outcome> clean(const log::LogFileRef& file, uint64_t bytes, bool covered);
+  Result<cleaner::Outcome> clean_whole(const log::LogFileRef& file);
   Status clean_all(std::vector<log::LogFileRef> files);
   Status clean_worthy();
   Status collect_all();
@@ -64,6 +74,7 @@ class Upkeep {
   blob::Blobs& blobs_;
   checkpoint::Checkpointer& checkpointer_;
   cleaner::Cleaner& cleaner_;
+  cleaner::Pacing pacing_;
 
   std::mutex collecting_;  // one collection at a time
   // One file at a time. Taken by whoever needs room, maybe with a value lock: no value lock is
@@ -75,9 +86,11 @@ class Upkeep {
   std::mutex mutex_;
   std::condition_variable wake_committer_;
   std::condition_variable wake_upkeep_;
+  std::condition_variable wake_cleaner_;
   bool stopping_ = false;
   std::thread committer_;
   std::thread upkeep_;
+  std::thread cleaning_thread_;
   // Of the upkeep thread.
   log::GroupSequence seen_group_ = 0;
   TimePoint quiet_since_{};

@@ -161,6 +161,15 @@ class Dump {
         if (wanted(record)) print(json_of(record, position, group, good, form_));
         return true;
       };
+      visitor.freed = [&](uint64_t begin, uint64_t end) {
+        if (!plain() && !call_.groups) return;
+        print(
+            {{"file", entry.path}, {"offset", begin}, {"type", "FREED"}, {"length", end - begin}});
+      };
+      visitor.footer = [&](const inspect::FooterPlace& footer) {
+        const bool bad = !footer.right && damage_only_;
+        if (plain() || call_.groups || bad) print(json_of(footer));
+      };
       visitor.damage = [&](const inspect::Damage& damage) {
         if (damage.kind == inspect::Damage::Kind::kStretch) group = 0;
         if (wanted(damage)) print(json_of(damage));
@@ -234,7 +243,7 @@ void add_dump_command(CLI::App& app, Action& chosen) {
   command
       ->add_option("--type", call->types,
                    "Only these: INODE EXTENT TRUNCATE ZERO NAME UNNAME REMOVE BLOB_WRITE BLOB_SYNC "
-                   "RETIRED DAMAGE")
+                   "MANIFEST DAMAGE")
       ->type_name("TYPE")
       ->allow_extra_args(false);
   command->add_option("--payload", call->payload, "The bytes of values too: hex or base64")
@@ -246,7 +255,9 @@ void add_dump_command(CLI::App& app, Action& chosen) {
       "One line a record: file and offset of the record, group, sequence, type, id, then an "
       "object\n"
       "named like the type with its fields (extent: offset, length, parent, name ...). Damaged\n"
-      "stretches are lines of type DAMAGE. A name that is not UTF-8 has its exact bytes in\n"
+      "stretches are lines of type DAMAGE; what the cleaner has given back at the beginning of a\n"
+      "log file is FREED, the list of groups at its end FOOTER. A name that is not UTF-8 has its "
+      "exact bytes in\n"
       "name_hex. Times are UTC. Nothing is changed; of a mounted volume, what has reached its log\n"
       "files is shown.\n\n"
       "  valfs dump /var/lib/valfs/demo --type NAME          the names in the log\n"

@@ -23,7 +23,7 @@ constexpr std::array<std::pair<RecordType, std::string_view>, 10> kTypes{{
     {RecordType::kRemove, "REMOVE"},
     {RecordType::kBlobWrite, "BLOB_WRITE"},
     {RecordType::kBlobSync, "BLOB_SYNC"},
-    {RecordType::kRetired, "RETIRED"},
+    {RecordType::kManifest, "MANIFEST"},
 }};
 
 std::string octal(uint32_t mode) {
@@ -92,14 +92,31 @@ OrderedJson name_fields(const Record& record) {
   return json;
 }
 
-OrderedJson retired_fields(const Record& record) {
-  log::Retired retired;
-  retired.assign(record.body);
-  OrderedJson json = OrderedJson::array();
-  for (const auto& interval : retired.intervals()) {
-    json.push_back({{"first", interval.first}, {"last", interval.last}});
+OrderedJson json_of(const log::ManifestEntry& entry) {
+  OrderedJson json = {{"file", log::log_file_path(entry.file)},
+                      {"begin", uint64_t{entry.begin} * log::kBlock}};
+  if (entry.end != 0) json["end"] = uint64_t{entry.end} * log::kBlock;  // else it is written to
+  if (entry.empty != 0) json["empty"] = true;
+  return json;
+}
+
+OrderedJson manifest_fields(const Record& record) {
+  const log::Manifest manifest(0, record.a, record.payload);
+  OrderedJson files = OrderedJson::array();
+  for (const log::ManifestEntry& entry : manifest.entries()) files.push_back(json_of(entry));
+  return {{"newest_freed", manifest.newest_freed()}, {"log_files", files}};
+}
+
+std::string name_of(log::Stream stream) {
+  switch (stream) {
+    case log::Stream::kUser:
+      return "user";
+    case log::Stream::kWarm:
+      return "warm";
+    case log::Stream::kCold:
+      return "cold";
   }
-  return {{"groups", json}};
+  return std::to_string(static_cast<uint16_t>(stream));
 }
 
 OrderedJson fields_of(const Record& record) {
@@ -117,8 +134,8 @@ OrderedJson fields_of(const Record& record) {
     case RecordType::kName:
     case RecordType::kUnname:
       return name_fields(record);
-    case RecordType::kRetired:
-      return retired_fields(record);
+    case RecordType::kManifest:
+      return manifest_fields(record);
     case RecordType::kRemove:
       return nullptr;
   }
@@ -159,7 +176,7 @@ OrderedJson json_of(const Record& record, log::Position position, log::GroupSequ
   if (!fields.is_null()) json[lower(name_of(record.type))] = fields;
   if (record.time != Time{}) json["time"] = iso_time(record.time);
   if ((record.flags & log::kCopy) != 0) json["copy"] = true;
-  if (record.origin != 0) json["first_written_to"] = log::log_file_path(record.origin);
+  if (record.origin != 0) json["first_in_group"] = record.origin;
   json["crc"] = "good";  // a record whose header is damaged is no record, but a damaged stretch
   if (!record.payload.empty() || !payload_good) {
     json["payload_crc"] = payload_good ? "good" : "bad";
@@ -175,6 +192,7 @@ OrderedJson json_of(const recovery::FoundGroup& group) {
   json["group"] = header.sequence;
   json["type"] = "GROUP";
   json["length"] = group.length;
+  json["stream"] = name_of(header.stream);
   json["records"] = header.record_count;
   json["epoch"] = header.epoch;
   json["watermark"] = header.watermark;
@@ -199,6 +217,19 @@ OrderedJson json_of(const inspect::Damage& damage) {
   return json;
 }
 
+OrderedJson json_of(const inspect::FooterPlace& footer) {
+  OrderedJson json = json_of(log::Position::at(footer.file, footer.begin));
+  json["type"] = "FOOTER";
+  json["length"] = footer.end - footer.begin;
+  if (footer.footer) {
+    json["groups"] = footer.footer->groups.size();
+    json["large_payloads"] = footer.footer->gaps.size();
+  }
+  json["crc"] = footer.footer ? "good" : "bad";
+  if (footer.footer) json["right"] = footer.right;
+  return json;
+}
+
 OrderedJson json_of(const log::LogFileHeader& header) {
   return {{"type", "LOG_FILE"},     {"version", header.version}, {"volume", header.volume.text()},
           {"file_id", header.file}, {"epoch", header.epoch},     {"size", header.size},
@@ -210,6 +241,10 @@ OrderedJson json_of(const log::Superblock& superblock) {
   for (uint32_t i = 0; i < std::min(superblock.cut_count, log::Superblock::kMaxCuts); i++) {
     cuts.push_back({{"file", log::log_file_path(superblock.cuts[i].file)},
                     {"offset", superblock.cuts[i].offset}});
+  }
+  OrderedJson freed = OrderedJson::array();
+  for (const log::FileId file : superblock.freed) {
+    if (file != 0) freed.push_back(log::log_file_path(file));
   }
   const auto end = std::find(superblock.boot_id.begin(), superblock.boot_id.end(), '\0');
   return {{"type", "SUPERBLOCK"},
@@ -228,6 +263,7 @@ OrderedJson json_of(const log::Superblock& superblock) {
           {"next_object", superblock.next_object},
           {"next_file", superblock.next_file},
           {"cuts", cuts},
+          {"freed", freed},
           {"crc", "good"}};
 }
 
@@ -236,21 +272,19 @@ OrderedJson json_of(const checkpoint::Moment& moment) {
   for (const checkpoint::FileEntry& file : moment.files) {
     files.push_back({{"file", log::log_file_path(file.id)},
                      {"epoch", file.epoch},
+                     {"stream", name_of(file.stream)},
+                     {"begin", file.begin},
                      {"end", file.end},
                      {"highest_object", file.highest_object},
                      {"first_group", file.first_group},
                      {"last_group", file.last_group}});
   }
-  OrderedJson retired = OrderedJson::array();
-  for (const auto& interval : moment.retired) {
-    retired.push_back({{"first", interval.first}, {"last", interval.last}});
-  }
   return {{"type", "CHECKPOINT"},
           {"covers_group", moment.covers},
           {"next_record", moment.next_record},
           {"next_object", moment.next_object},
-          {"log_files", files},
-          {"retired", retired}};
+          {"newest_freed", moment.newest_freed},
+          {"log_files", files}};
 }
 
 }  // namespace valfs::fs

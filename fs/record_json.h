@@ -21,6 +21,7 @@ OrderedJson json_of(const log::Record& record, log::Position position, log::Grou
                     bool payload_good, PayloadForm form);
 OrderedJson json_of(const recovery::FoundGroup& group);
 OrderedJson json_of(const inspect::Damage& damage);
+OrderedJson json_of(const inspect::FooterPlace& footer);
 OrderedJson json_of(const log::LogFileHeader& header);
 OrderedJson json_of(const log::Superblock& superblock);
 OrderedJson json_of(const checkpoint::Moment& moment);

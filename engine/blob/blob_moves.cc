@@ -151,14 +151,18 @@ Status Blobs::truncate(log::ObjectId inode, uint64_t size, Time now) {
     return {};
   }
   VALFS_ASSIGN(const BlobRef blob, open(inode, place));
-  if (blob->failure) return tl::unexpected(*blob->failure);
+  VALFS_TRY(may_change(*blob));
   const uint64_t tail_chunk = (std::min(size, place.size) - 1) / kValueChunk;
+  // While the log does not know the new size, the old sum has to fit the old bytes.
+  const auto give_up = [&, tail_sum = blob->sums.get(tail_chunk)](const Error& error) -> Status {
+    blob->sums.set(tail_chunk, tail_sum);
+    return tl::unexpected(error);
+  };
   if (size < place.size) {
     // Checked before it is cut: the new sum must not vouch for bytes that were bad.
     const uint32_t old = blob->sums.get(tail_chunk);
     VALFS_ASSIGN(auto bytes, read_chunk(*blob, tail_chunk, place.size));
     bytes.resize(size - tail_chunk * kValueChunk);
-    blob->sums.truncate(tail_chunk + 1);
     if (old != 0) set_sum(*blob, tail_chunk, chunk_sum(bytes));
   } else if (size > place.size && place.size % kValueChunk != 0) {
     const uint64_t covered = place.size % kValueChunk;
@@ -170,12 +174,17 @@ Status Blobs::truncate(log::ObjectId inode, uint64_t size, Time now) {
   const auto tail = blob->sums.range(tail_chunk, 1);
   // Growing may be refused; the log must not say otherwise. What lies behind the end is cut off
   // when the file is opened next.
-  if (size > place.size) VALFS_TRY(blob->file->resize(size));
-  VALFS_ASSIGN(auto transaction,
-               Transaction::begin(core_, Transaction::Size::of(4, 0, kSumSize),
-                                  size < place.size ? log::LogWriter::Purpose::kReserve
-                                                    : log::LogWriter::Purpose::kOrdinary));
-  VALFS_TRY(still_names(transaction, inode, place.blob));
+  if (size > place.size) {
+    if (auto grown = blob->file->resize(size); !grown) return give_up(grown.error());
+  }
+  auto begun = Transaction::begin(
+      core_, Transaction::Size::of(4, 0, kSumSize),
+      size < place.size ? log::LogWriter::Purpose::kReserve : log::LogWriter::Purpose::kOrdinary);
+  if (!begun) return give_up(begun.error());
+  Transaction transaction = std::move(*begun);
+  if (auto there = still_names(transaction, inode, place.blob); !there) {
+    return give_up(there.error());
+  }
   announce(*blob, transaction, std::min(size, place.size));
   transaction.truncate(inode, size);
   if (size < place.size) {
@@ -186,6 +195,7 @@ Status Blobs::truncate(log::ObjectId inode, uint64_t size, Time now) {
   note_undurable(*blob);
   blob->durable_size = std::min(blob->durable_size, size);
   if (size < place.size) {
+    blob->sums.truncate(tail_chunk + 1);
     blob->dirty.erase(blob->dirty.lower_bound(tail_chunk + 1), blob->dirty.end());
     VALFS_TRY(core_.writer->sync());  // the file may lose its bytes only then
   }
@@ -199,7 +209,7 @@ Status Blobs::punch(log::ObjectId inode, uint64_t offset, uint64_t length, Time 
   VALFS_ASSIGN(const Place place, place_of(inode));
   if (offset >= place.size) return {};
   VALFS_ASSIGN(const BlobRef blob, open(inode, place));
-  if (blob->failure) return tl::unexpected(*blob->failure);
+  VALFS_TRY(may_change(*blob));
   const uint64_t end = offset + std::min(length, place.size - offset);
   if (end == offset) return {};
   VALFS_TRY(check_edges(*blob, offset, end, place.size));

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "engine/blob/blobs.h"
+#include "engine/recovery/quarantine.h"
 
 namespace valfs::blob {
 namespace {
@@ -14,21 +15,30 @@ uint64_t chunks_of(uint64_t size) {
 
 }  // namespace
 
+// The cleaner may have to make room while a mount is not done yet: it must not drop the records
+// that say which bytes may be missing.
+void Blobs::expect(const recovery::Recovered& recovered) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [inode, tail] : recovered.blobs) {
+    if (!tail.written.empty()) unverified_.insert(inode);
+  }
+}
+
 Status Blobs::start(const recovery::Recovered& recovered, std::vector<std::string>& warnings) {
-  VALFS_TRY(sweep(warnings));
+  VALFS_TRY(sweep(recovered, warnings));
   for (const auto& [inode, tail] : recovered.blobs) {
     if (tail.written.empty()) continue;
     const auto place = place_of(inode);
     if (!place || place->blob == 0) continue;
-    const auto verified = verify_tail(inode, tail, warnings);
-    if (!verified && verified.error().code != EIO) return verified;
-    if (!verified) warnings.push_back(verified.error().what);  // reading it will say so, too
+    VALFS_TRY(verify_tail(inode, tail, warnings));
+    const std::lock_guard lock(mutex_);
+    unverified_.erase(inode);
   }
   return {};
 }
 
-// Removes files of blobs that no inode names, and counts the bytes of the others.
-Status Blobs::sweep(std::vector<std::string>& warnings) {
+// Takes away files of blobs that no inode names, and counts the bytes of the others.
+Status Blobs::sweep(const recovery::Recovered& recovered, std::vector<std::string>& warnings) {
   std::set<log::ObjectId> named;
   core_.index.for_each_inode([&](const index::Inode& inode) {
     if (inode.attributes.blob != 0) named.insert(inode.attributes.blob);
@@ -49,7 +59,15 @@ Status Blobs::sweep(std::vector<std::string>& warnings) {
           bytes += allocated(id);
           continue;
         }
-        VALFS_TRY(core_.storage.remove(directory + "/" + name));
+        const std::string path = directory + "/" + name;
+        if (recovered.damaged()) {
+          VALFS_ASSIGN(const std::string target,
+                       recovery::set_aside(core_.storage, recovered.quarantine, path));
+          warnings.push_back(path + ": the log is damaged, and nothing leads to this large value; "
+                             "moved to " + target);
+          continue;
+        }
+        VALFS_TRY(core_.storage.remove(path));
         orphans++;
       }
     }
@@ -68,7 +86,13 @@ Status Blobs::verify_tail(log::ObjectId inode, const recovery::BlobTail& tail,
                           std::vector<std::string>& warnings) {
   VALFS_ASSIGN(const Place place, place_of(inode));
   if (place.size == 0) return {};
-  VALFS_ASSIGN(const BlobRef blob, open(inode, place));
+  const auto opened = open(inode, place);
+  if (!opened) {
+    if (opened.error().code != EIO) return tl::unexpected(opened.error());
+    warnings.push_back(opened.error().what);  // reading it will say so, too
+    return {};
+  }
+  const BlobRef& blob = *opened;
   uint64_t durable = tail.synced ? tail.synced_size : place.size;
   std::set<uint64_t> chunks;
   for (const auto& [begin, end] : tail.written) {
@@ -94,8 +118,15 @@ Status Blobs::verify_tail(log::ObjectId inode, const recovery::BlobTail& tail,
       if (grew) good = std::min(good, std::max(begin, durable));
     }
   }
+  // The size first: a chunk without a sum is believed as far as the file goes.
+  for (const uint64_t chunk : unchecked) set_dirty(*blob, chunk);
+  if (good < place.size) {
+    warnings.push_back(name_of(inode) + ": the last " + std::to_string(place.size - good) +
+                       " bytes had not reached the disk");
+    VALFS_TRY(truncate(inode, good, place.attributes.modified()));
+  }
   for (const uint64_t chunk : unchecked) {
-    set_dirty(*blob, chunk);
+    if (chunk * kValueChunk >= good) break;
     const uint32_t zero = 0;
     VALFS_ASSIGN(auto transaction,
                  Transaction::begin(core_, Transaction::Size::of(1, 0, sizeof zero),
@@ -103,14 +134,12 @@ Status Blobs::verify_tail(log::ObjectId inode, const recovery::BlobTail& tail,
     transaction.write_sums(blob->id, chunk * sizeof zero, log::bytes_of(zero));
     transaction.commit({});
   }
-  if (good < place.size) {
-    warnings.push_back(name_of(inode) + ": the last " + std::to_string(place.size - good) +
-                       " bytes had not reached the disk");
-    VALFS_TRY(truncate(inode, good, place.attributes.modified()));
-  }
   if (good == 0) return {};
   note_undurable(*blob);
-  return flush(inode);
+  auto flushed = flush(inode);
+  if (flushed || !blob->failure) return flushed;
+  warnings.push_back(name_of(inode) + ": " + flushed.error().what);  // every sync will say so, too
+  return {};
 }
 
 }  // namespace valfs::blob

@@ -88,11 +88,12 @@ void Blobs::extend_sum(Blob& blob, uint64_t chunk, uint64_t covered,
 }
 
 // `bytes`, which are in the file, go beyond its end at `size`: recovery tells by the sums whether
-// they have reached the disk.
-void Blobs::sum_appended(Blob& blob, uint64_t offset, std::span<const std::byte> bytes,
+// they have reached the disk. False if a chunk cannot be summed, as the rest of it cannot be read.
+bool Blobs::sum_appended(Blob& blob, uint64_t offset, std::span<const std::byte> bytes,
                          uint64_t size) {
   const uint64_t end = offset + bytes.size();
   const uint64_t tail = size / kValueChunk;
+  bool all = true;
   for (uint64_t chunk = tail; chunk * kValueChunk < end; chunk++) {
     const uint64_t begin = chunk * kValueChunk;
     // Chunks of the hole between the old end and the new bytes stay without sums.
@@ -116,10 +117,12 @@ void Blobs::sum_appended(Blob& blob, uint64_t offset, std::span<const std::byte>
     const auto got = blob.file->read(begin, whole);
     if (!got || *got != length) {
       set_dirty(blob, chunk);
+      all = false;
       continue;
     }
     set_sum(blob, chunk, chunk_sum(whole));
   }
+  return all;
 }
 
 // Sums what is dirty in a region, and unmarks it. If it fails, everything is as it was.

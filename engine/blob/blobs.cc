@@ -60,6 +60,9 @@ Result<Blobs::BlobRef> Blobs::open(log::ObjectId inode, const Place& place) {
   blob->file = std::move(*file);
   blob->durable_size = place.size;
   VALFS_TRY(load_sums(*blob, place.size));
+  // What is unchecked may have been written by a daemon that was killed, and lie in the page cache
+  // only: it is flushed before it gets sums.
+  if (blob->unsummed) note_undurable(*blob);
   const std::lock_guard lock(mutex_);
   for (auto it = open_.begin(); it != open_.end() && open_.size() >= kOpenBlobs;) {
     const Blob& other = *it->second;
@@ -73,12 +76,20 @@ Result<Blobs::BlobRef> Blobs::open(log::ObjectId inode, const Place& place) {
   return known;
 }
 
+// The bytes of a blob change in place. They must not once the log has failed: nobody will learn of
+// it, and what the log has made durable stands for the bytes as they are.
+Status Blobs::may_change(const Blob& blob) const {
+  if (blob.failure) return tl::unexpected(*blob.failure);
+  if (const auto failure = core_.writer->failure()) return tl::unexpected(*failure);
+  return {};
+}
+
 // What lies behind the end must be gone for good before the value grows again over that place.
 Status Blobs::shorten(Blob& blob, uint64_t size) {
-  VALFS_TRY(blob.file->resize(size));
-  auto synced = blob.file->sync();
-  if (!synced) blob.failure = synced.error();
-  return synced;
+  Status done = blob.file->resize(size);
+  if (done) done = blob.file->sync();
+  if (!done) blob.failure = done.error();
+  return done;
 }
 
 Status Blobs::still_names(const Transaction& transaction, log::ObjectId inode, log::ObjectId blob) {
@@ -200,7 +211,7 @@ Status Blobs::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
                     Time now) {
   VALFS_ASSIGN(const Place place, place_of(inode));
   VALFS_ASSIGN(const BlobRef blob, open(inode, place));
-  if (blob->failure) return tl::unexpected(*blob->failure);
+  VALFS_TRY(may_change(*blob));
   const uint64_t end = offset + bytes.size();
   const uint64_t growth = end > place.size ? end - std::max(place.size, offset) : 0;
   const uint64_t before = allocated_in(*blob);
@@ -229,7 +240,14 @@ Status Blobs::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
     return written;
   }
   note_overwritten(*blob, offset, std::min(end, place.size));
-  if (growth > 0) sum_appended(*blob, offset, bytes, place.size);
+  if (growth > 0 && !sum_appended(*blob, offset, bytes, place.size)) {
+    // Nothing could tell later whether they have reached the disk: so they do now.
+    if (auto synced = blob->file->sync(); !synced) {
+      blob->failure = synced.error();
+      VALFS_TRY(undo_growth());
+      return synced;
+    }
+  }
   if (auto logged = append_written(*blob, offset, bytes.size(), place.size, now); !logged) {
     VALFS_TRY(undo_growth());
     return logged;
@@ -275,7 +293,7 @@ std::vector<log::ObjectId> Blobs::unfinished() const {
 bool Blobs::is_undurable(log::ObjectId inode) const {
   const std::lock_guard lock(mutex_);
   const auto found = open_.find(inode);
-  return found != open_.end() && found->second->undurable;
+  return unverified_.count(inode) > 0 || (found != open_.end() && found->second->undurable);
 }
 
 std::optional<std::chrono::steady_clock::time_point> Blobs::undurable_since() const {

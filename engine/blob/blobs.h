@@ -23,7 +23,11 @@ class Blobs {
  public:
   Blobs(Core& core, ValueReader& values) : core_(core), values_(values) {}
 
-  // At mount: removes files that no inode names, counts bytes, and believes what was written last
+  // At mount, before anything is appended to the log: what start() has to look at stays undurable
+  // until it has.
+  void expect(const recovery::Recovered& recovered);
+  // At mount: removes files that no inode names (or, where damage was found, moves them to
+  // quarantine/: what named them may be what is lost), counts bytes, and believes what was written last
   // only as far as its sums are right.
   Status start(const recovery::Recovered& recovered, std::vector<std::string>& warnings);
 
@@ -94,6 +98,7 @@ class Blobs {
   void recount(const Blob& blob, uint64_t before);  // what the volume takes has changed
   Result<Place> place_of(log::ObjectId inode) const;
   Result<BlobRef> open(log::ObjectId inode, const Place& place);
+  Status may_change(const Blob& blob) const;
   static Status shorten(Blob& blob, uint64_t size);
   Status load_sums(Blob& blob, uint64_t size);
   Status mark(Blob& blob, uint64_t begin, uint64_t end, uint64_t size);
@@ -102,22 +107,23 @@ class Blobs {
   static void set_sum(Blob& blob, uint64_t chunk, uint32_t sum);
   Status check_edges(Blob& blob, uint64_t begin, uint64_t end, uint64_t size);
   void note_overwritten(Blob& blob, uint64_t begin, uint64_t end);
-  void sum_appended(Blob& blob, uint64_t offset, std::span<const std::byte> bytes, uint64_t size);
+  bool sum_appended(Blob& blob, uint64_t offset, std::span<const std::byte> bytes, uint64_t size);
   static void announce(Blob& blob, Transaction& transaction, uint64_t durable_size);
   void extend_sum(Blob& blob, uint64_t chunk, uint64_t covered, std::span<const std::byte> bytes);
   void note_undurable(Blob& blob);
   Status append_written(Blob& blob, uint64_t offset, uint64_t length, uint64_t old_size, Time now);
   Status verify_tail(log::ObjectId inode, const recovery::BlobTail& tail,
                      std::vector<std::string>& warnings);
-  Status sweep(std::vector<std::string>& warnings);
+  Status sweep(const recovery::Recovered& recovered, std::vector<std::string>& warnings);
   Result<std::vector<std::byte>> read_chunk(Blob& blob, uint64_t chunk, uint64_t size);
   std::string name_of(log::ObjectId inode) const;
   void forget(log::ObjectId inode);
 
   Core& core_;
   ValueReader& values_;
-  mutable std::mutex mutex_;               // guards the map
+  mutable std::mutex mutex_;               // guards what follows
   std::map<log::ObjectId, BlobRef> open_;  // by inode
+  std::set<log::ObjectId> unverified_;     // inodes
 };
 
 }  // namespace valfs::blob

@@ -15,6 +15,7 @@ struct Header {
   log::GroupSequence covers = 0;
   log::RecordSequence next_record = 0;
   log::ObjectId next_object = 0;
+  log::GroupSequence newest_freed = 0;
 };
 
 enum InodeFlag : uint32_t { kSumsFlag = 1, kDamagedFlag = 2, kLossyFlag = 4 };
@@ -23,11 +24,12 @@ struct InodeEntry {
   log::ObjectId id = 0;
   log::RecordSequence sequence = 0;
   uint64_t base = 0;
+  log::RecordSequence base_sequence = 0;
   index::Attributes attributes;
   uint32_t extent_count = 0;
   uint32_t flags = 0;
 };
-static_assert(sizeof(InodeEntry) == 120);
+static_assert(sizeof(InodeEntry) == 128);
 
 struct NameEntry {
   log::ObjectId cookie = 0;
@@ -43,6 +45,7 @@ Status put_inode(PageWriter& pages, const index::Inode& inode) {
   entry.id = inode.id;
   entry.sequence = inode.sequence;
   entry.base = inode.base.packed;
+  entry.base_sequence = inode.base_sequence;
   entry.attributes = inode.attributes;
   entry.extent_count = static_cast<uint32_t>(inode.extents.all().size());
   if (inode.sums) entry.flags |= kSumsFlag;
@@ -101,15 +104,12 @@ Status write_index(PageWriter& pages, const WithIndex& with_index) {
 Status write_pages(PageWriter& pages, const log::VolumeId& volume, const Moment& moment,
                    const WithIndex& with_index) {
   VALFS_TRY(pages.begin_entry(PageKind::kHeader));
-  pages.put(Header{volume, moment.covers, moment.next_record, moment.next_object});
+  pages.put(Header{volume, moment.covers, moment.next_record, moment.next_object,
+                   moment.newest_freed});
   VALFS_TRY(write_index(pages, with_index));
   for (const FileEntry& file : moment.files) {
     VALFS_TRY(pages.begin_entry(PageKind::kFiles));
     pages.put(file);
-  }
-  for (const auto& interval : moment.retired) {
-    VALFS_TRY(pages.begin_entry(PageKind::kRetired));
-    pages.put(interval);
   }
   VALFS_TRY(pages.begin_entry(PageKind::kEnd));
   pages.put(uint64_t{0});
@@ -125,7 +125,8 @@ void read_inodes(PageReader page, index::Index& index) {
       extents.push_back(page.take<index::Extent>());
     }
     index::Inode& inode =
-        index.restore_inode(entry.id, entry.sequence, {entry.base}, entry.attributes, extents);
+        index.restore_inode(entry.id, entry.sequence, {entry.base}, entry.base_sequence,
+                            entry.attributes, extents);
     inode.sums = (entry.flags & kSumsFlag) != 0;
     inode.damaged = (entry.flags & kDamagedFlag) != 0;
     inode.lossy = (entry.flags & kLossyFlag) != 0;
@@ -197,6 +198,7 @@ Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& v
         moment.covers = header.covers;
         moment.next_record = header.next_record;
         moment.next_object = header.next_object;
+        moment.newest_freed = header.newest_freed;
         break;
       }
       case PageKind::kInodes:
@@ -207,9 +209,6 @@ Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& v
         break;
       case PageKind::kFiles:
         read_all(page, moment.files);
-        break;
-      case PageKind::kRetired:
-        read_all(page, moment.retired);
         break;
       case PageKind::kEnd:
         return moment;

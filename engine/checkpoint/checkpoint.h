@@ -1,7 +1,7 @@
 // Checkpoints: the index written down, so that a mount need not read the whole log.
 //
 //   DATA/checkpoint/<generation, 16 hex digits>
-//   header · pages of inodes · pages of names · page of log files · page of retired groups · end
+//   header · pages of inodes · pages of names · page of log files · end
 //
 // A checkpoint is fuzzy: it is written while the index changes. It holds at least every record up
 // to group `covers`; of later records it may hold some. Replaying the groups behind `covers` makes
@@ -15,7 +15,6 @@
 
 #include "engine/index/index.h"
 #include "engine/log/log_files.h"
-#include "engine/log/retired.h"
 
 namespace valfs::checkpoint {
 
@@ -23,12 +22,16 @@ namespace valfs::checkpoint {
 struct FileEntry {
   log::FileId id = 0;
   log::Epoch epoch = 0;
-  uint64_t end = 0;  // groups up to here are covered
+  log::Stream stream = log::Stream::kUser;
+  uint16_t reserved = 0;
+  uint32_t reserved2 = 0;
+  uint64_t begin = 0;  // the cleaner has freed what lies before
+  uint64_t end = 0;    // groups up to here are covered
   log::ObjectId highest_object = 0;
   log::GroupSequence first_group = 0;
   log::GroupSequence last_group = 0;
 };
-static_assert(sizeof(FileEntry) == 40 && std::is_trivially_copyable_v<FileEntry>);
+static_assert(sizeof(FileEntry) == 56 && std::is_trivially_copyable_v<FileEntry>);
 
 // What was true at the moment from which on the index is walked.
 struct Moment {
@@ -36,7 +39,7 @@ struct Moment {
   log::RecordSequence next_record = 0;
   log::ObjectId next_object = 0;
   std::vector<FileEntry> files;
-  std::vector<log::Retired::Interval> retired;
+  log::GroupSequence newest_freed = 0;
 };
 
 // Calls its argument with the index locked for reading. The walk asks for it many times, so that

@@ -21,19 +21,28 @@ Moment Checkpointer::take_moment() {
   moment.covers = core_.writer->seal();
   moment.next_record = core_.writer->next_record();
   moment.next_object = core_.writer->next_object();
-  moment.retired = core_.retired.intervals();
+  moment.newest_freed = core_.newest_freed;
   for (const log::LogFileRef& file : core_.files.all()) {
     const log::LogFile now = core_.files.state_of(*file);
-    moment.files.push_back(
-        {now.id, now.epoch, now.end, now.highest_object, now.first_group, now.last_group});
+    checkpoint::FileEntry entry;
+    entry.id = now.id;
+    entry.epoch = now.epoch;
+    entry.stream = now.stream;
+    entry.begin = now.begin;
+    entry.end = core_.writer->sealed_end(*file);
+    entry.highest_object = now.highest_object;
+    entry.first_group = now.first_group;
+    entry.last_group = now.last_group;
+    moment.files.push_back(entry);
   }
   return moment;
 }
 
 Status Checkpointer::run() {
   const std::lock_guard one_at_a_time(mutex_);
+  const uint64_t relocations = core_.writer->relocations();
   const Moment moment = take_moment();
-  const uint64_t used = core_.files.usage().used;
+  const uint64_t sent = core_.writer->bytes_sent();
   // The next mount does not see which bytes in bin/ the covered groups wrote: they have to be
   // durable before the checkpoint counts.
   VALFS_TRY(flush_blobs());
@@ -53,6 +62,10 @@ Status Checkpointer::run() {
   // The walk has seen changes that were made meanwhile. They have to be durable before the
   // checkpoint counts: it must never know more than the log.
   VALFS_TRY(core_.writer->sync());
+  if (core_.writer->relocations() != relocations) {
+    (void)core_.storage.remove(checkpoint_path(generation));  // the next one takes its place
+    return fail(EAGAIN, "records moved in the log while a checkpoint was written");
+  }
   VALFS_TRY(core_.files.trim_sealed());
   {
     const std::lock_guard lock(core_.superblock_mutex);
@@ -69,17 +82,38 @@ Status Checkpointer::run() {
     core_.superblock = next;
   }
   covers_ = moment.covers;
-  used_at_last_ = used;
+  {
+    const std::lock_guard lock(ends_mutex_);
+    ends_.clear();
+    for (const FileEntry& entry : moment.files) ends_[entry.id] = entry.end;
+  }
+  written_at_last_ = sent;
+  replayed_ = 0;
+  bytes_of_last_ = bytes;
   VALFS_TRY(remove_old_checkpoints(core_.storage, generation));
   core_.checkpoint_bytes = checkpoint_bytes(core_.storage);
   spdlog::debug("checkpoint {}: covers group {}, {} bytes", generation, moment.covers, bytes);
   return {};
 }
 
+void Checkpointer::start(log::GroupSequence covers, uint64_t bytes_behind) {
+  covers_ = covers;
+  replayed_ = bytes_behind;
+  const std::lock_guard lock(ends_mutex_);
+  for (const log::LogFileRef& file : core_.files.all()) {
+    const log::LogFile now = core_.files.state_of(*file);
+    if (now.last_group <= covers) ends_[now.id] = now.end;
+  }
+}
+
+uint64_t Checkpointer::covered_end(log::FileId file) const {
+  const std::lock_guard lock(ends_mutex_);
+  const auto end = ends_.find(file);
+  return end == ends_.end() ? 0 : end->second;
+}
+
 uint64_t Checkpointer::log_bytes_behind() const {
-  const uint64_t used = core_.files.usage().used;
-  const uint64_t before = used_at_last_.load();
-  return used > before ? used - before : 0;
+  return replayed_.load() + core_.writer->bytes_sent() - written_at_last_.load();
 }
 
 }  // namespace valfs::checkpoint

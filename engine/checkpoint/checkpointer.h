@@ -1,6 +1,8 @@
 // Takes checkpoints of a running store.
 #pragma once
 
+#include <map>
+
 #include "engine/blob/blobs.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/core.h"
@@ -16,9 +18,14 @@ class Checkpointer {
   Status run();
   // The last group that the newest durable checkpoint covers.
   log::GroupSequence covers() const { return covers_.load(); }
-  void set_covers(log::GroupSequence group) { covers_ = group; }
+  // What the checkpoint that the mount began with covers.
+  void start(log::GroupSequence covers, uint64_t bytes_behind);
+  // Where the covered groups of a log file end.
+  uint64_t covered_end(log::FileId file) const;
   // Bytes of log written since.
   uint64_t log_bytes_behind() const;
+  // Bytes of the newest one that this mount has written; 0 before.
+  uint64_t last_bytes() const { return bytes_of_last_.load(); }
 
  private:
   Status flush_blobs();
@@ -27,8 +34,12 @@ class Checkpointer {
   Core& core_;
   blob::Blobs& blobs_;
   std::mutex mutex_;
+  mutable std::mutex ends_mutex_;
+  std::map<log::FileId, uint64_t> ends_;  // of the files that the newest checkpoint knows
   std::atomic<log::GroupSequence> covers_{0};
-  std::atomic<uint64_t> used_at_last_{0};
+  std::atomic<uint64_t> written_at_last_{0};
+  std::atomic<uint64_t> bytes_of_last_{0};
+  std::atomic<uint64_t> replayed_{0};  // bytes of log behind the checkpoint of the mount
 };
 
 }  // namespace valfs::checkpoint

@@ -3,15 +3,16 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <limits>
-
-#include "engine/recovery/file_scan.h"
+#include <thread>
 
 namespace valfs::cleaner {
 namespace {
 
-// A file of which less than this share can be freed is not worth the copying.
+// A file of which less than this share can be freed is not worth the copying, when asked for.
 constexpr uint64_t kDeadShare = 50;  // 1/50
+// The same for the cleaner on its own account: a slice leaves padding and a manifest, and it must
+// come to an end.
+constexpr uint64_t kBackgroundShare = 10;  // 1/10
 // Bytes that cleaning a file leaves dead itself: the padding of its last groups, RETIRED.
 constexpr uint64_t kCost = 4 * log::kBlock;
 // Tombstones are got rid of by cleaning the files that they are kept for once they take more than
@@ -19,7 +20,7 @@ constexpr uint64_t kCost = 4 * log::kBlock;
 constexpr uint64_t kPinnedShare = 8;  // 1/8
 
 uint64_t used_in(const log::LogFile& file) {
-  return file.end - log::kFirstGroupOffset;
+  return file.end - file.begin;
 }
 
 }  // namespace
@@ -48,36 +49,45 @@ uint64_t Cleaner::dead_in(const log::LogFile& file) const {
 
 std::vector<log::LogFileRef> Cleaner::worth_cleaning() const {
   std::vector<log::LogFileRef> files;
-  for (const log::LogFileRef& file : core_.files.sealed()) {
+  for (const log::LogFileRef& file : core_.files.all()) {
     {
       const std::lock_guard lock(mutex_);
       if (unfree_.count(file->id) > 0) continue;
     }
+    const log::LogFile now = core_.files.state_of(*file);
     const uint64_t dead = dead_in(*file);
-    const uint64_t used = used_in(core_.files.state_of(*file));
-    if (dead * kDeadShare >= used && (dead > kCost || dead == used)) {
-      files.push_back(file);
-    }
+    const uint64_t used = used_in(now);
+    if (used == 0 && !now.sealed) continue;
+    if (dead * kDeadShare >= used && (dead > kCost || dead == used)) files.push_back(file);
   }
   return files;
 }
 
-log::LogFileRef Cleaner::choose(bool greedy) const {
+// Groups of a file may be cleaned up to here.
+uint64_t Cleaner::end_for(const log::LogFile& file, bool covered) const {
+  const uint64_t sealed = core_.writer->sealed_end(file);
+  return covered ? std::min(sealed, checkpointer_.covered_end(file.id)) : sealed;
+}
+
+log::LogFileRef Cleaner::choose() const {
   log::LogFileRef best;
   double best_score = 0;
   const auto newest = static_cast<double>(core_.writer->appended());
   for (const log::LogFileRef& file : worth_cleaning()) {
     const log::LogFile now = core_.files.state_of(*file);
+    if (end_for(*file, true) <= now.begin && now.begin < now.end) continue;
+    const uint64_t dead = dead_in(*file);
+    if (dead * kBackgroundShare < used_in(now)) continue;
     const auto used = static_cast<double>(std::max<uint64_t>(used_in(now), 1));
-    const double share = 1 - static_cast<double>(dead_in(*file)) / used;
+    const double share = 1 - static_cast<double>(dead) / used;
     const double age = newest - static_cast<double>(now.last_group) + 1;
-    const double score = greedy ? used * (1 - share) : (1 - share) * age / (1 + share);
+    const double score = (1 - share) * age / (1 + share);
     if (score > best_score) {
       best_score = score;
       best = file;
     }
   }
-  return best || greedy ? best : worst_blocker();
+  return best ? best : worst_blocker();
 }
 
 // The file for which most tombstones are kept, if they are too many: once it is cleaned they can
@@ -108,68 +118,100 @@ log::LogFileRef Cleaner::worst_blocker() const {
   return core_.files.find(worst->first);
 }
 
-Result<Outcome> Cleaner::clean(const log::LogFileRef& file) {
-  // The last groups of the file may still be on their way to it.
-  VALFS_TRY(core_.writer->sync());
-  const log::LogFile now = core_.files.state_of(*file);
-  others_.clear();
+// What the cleaner commits is a timed commit to everybody else (P5).
+void Cleaner::await_no_gap() const {
+  constexpr std::chrono::milliseconds kPoll{1};
+  const auto until = core_.now() + 2 * PendingTruncations::kGap;
+  while (core_.options.background && !core_.truncations.none(core_.now()) && core_.now() < until) {
+    std::this_thread::sleep_for(kPoll);
+  }
+}
+
+void Cleaner::begin_source(const log::LogFileRef& file) {
+  source_ = {};
+  source_.file = file;
+  const bool young = core_.files.state_of(*file).stream == log::Stream::kUser;
+  source_.target = young ? log::Stream::kWarm : log::Stream::kCold;
   for (const log::LogFileRef& other : core_.files.all()) {
-    if (other->id == file->id) continue;
-    others_.push_back({other->id, core_.files.state_of(*other).highest_object});
+    if (other == file) continue;
+    const log::LogFile there = core_.files.state_of(*other);
+    if (there.first_group == 0) continue;
+    source_.others.push_back({there.id, there.first_group, there.highest_object});
   }
-  damaged_ = now.first_group == 0;
-  const uint64_t copied_before = bytes_copied_;
-  uint64_t offset = log::kFirstGroupOffset;
-  while (offset + log::kBlock <= now.end) {
-    uint64_t length = 0;
-    VALFS_TRY(copy_group(file, offset, now.end, length));
-    offset += length;
-  }
-  others_.clear();
-  VALFS_TRY(core_.writer->sync());
+}
+
+Result<Outcome> Cleaner::clean_slice(const log::LogFileRef& file, uint64_t bytes, bool covered) {
+  // What a failed log has not made durable must not be the only copy.
+  if (const auto failure = core_.writer->failure()) return tl::unexpected(*failure);
+  const uint64_t end = end_for(*file, covered);
+  const log::LogFile now = core_.files.state_of(*file);
   Outcome outcome;
-  outcome.copied = bytes_copied_ - copied_before;
-  if (const uint64_t left = live_in(*file); left > 0 || damaged_) {
-    spdlog::warn("{} is damaged ({} bytes of current values cannot be copied) and is kept",
-                 log::log_file_path(file->id), left);
-    const std::lock_guard lock(mutex_);
-    unfree_.insert(file->id);
+  if (now.sealed && now.begin == now.end) {
+    VALFS_TRY(remove(file));
+    outcome.removed = true;
     return outcome;
   }
-  outcome.reclaimed = now.size;
-  VALFS_TRY(retire(file));
-  outcome.freed = true;
-  files_freed_++;
+  // The last groups of the slice may still be on their way to the file.
+  if (now.last_group > core_.writer->durable()) VALFS_TRY(core_.writer->sync());
+  begin_source(file);
+  const uint64_t copied_before = bytes_copied_;
+  uint64_t offset = now.begin;
+  log::GroupSequence last = 0;
+  while (offset + log::kBlock <= end && offset - now.begin < bytes) {
+    uint64_t length = 0;
+    VALFS_TRY(copy_group(offset, end, length));
+    if (source_.stuck) break;
+    last = std::max(last, source_.group);
+    offset += length;
+  }
+  outcome.copied = bytes_copied_ - copied_before;
+  outcome.stuck = source_.stuck;
+  const bool whole = now.sealed && offset + log::kBlock > now.end;
+  if (whole && live_in(*file) > 0) outcome.stuck = true;
+  if (outcome.stuck) {
+    spdlog::warn("{} is damaged at offset {}: the rest of it is kept",
+                 log::log_file_path(file->id), offset);
+    const std::lock_guard lock(mutex_);
+    unfree_.insert(file->id);
+  }
+  if (offset > now.begin && !(whole && outcome.stuck)) {
+    VALFS_TRY(give_back(offset, last, whole));
+    outcome.freed = offset - now.begin;
+    outcome.removed = whole;
+    bytes_freed_ += outcome.freed;
+  }
+  source_ = {};
   return outcome;
 }
 
-// RETIRED, durable; then the file goes.
-Status Cleaner::retire(const log::LogFileRef& file) {
-  const log::LogFile now = core_.files.state_of(*file);
-  // Groups that lie in no file at all were lost; with this one gone nobody could tell where.
-  log::GroupSequence before = 0;
-  log::GroupSequence behind = std::numeric_limits<log::GroupSequence>::max();
-  for (const log::LogFileRef& other : core_.files.all()) {
-    const log::LogFile there = core_.files.state_of(*other);
-    if (there.first_group == 0) continue;
-    if (there.last_group < now.first_group) before = std::max(before, there.last_group);
-    if (there.first_group > now.last_group) behind = std::min(behind, there.first_group);
-  }
-  const bool last = behind == std::numeric_limits<log::GroupSequence>::max();
-  uint64_t body = sizeof(log::Retired::Interval);
+// The manifest, durable; then what lies before `begin` goes. `last` is the youngest group in it.
+Status Cleaner::give_back(uint64_t begin, log::GroupSequence last, bool whole) {
+  log::LogFile& file = *source_.file;
+  const uint64_t from = core_.files.state_of(file).begin;
+  const uint64_t entries = (core_.files.usage().files + 4) * sizeof(log::ManifestEntry);
   {
-    const std::shared_lock lock(core_.state);
-    body += core_.retired.intervals().size() * sizeof(log::Retired::Interval);
-  }
-  {
-    VALFS_ASSIGN(auto transaction, Transaction::begin(core_, Transaction::Size::of(1, body, 0),
-                                                      log::LogWriter::Purpose::kCleaner));
-    core_.retired.add({before + 1, last ? now.last_group : behind - 1});
-    transaction.retired(core_.retired.intervals());
+    VALFS_ASSIGN(auto transaction,
+                 Transaction::begin(core_, Transaction::Size::of(1, 0, entries),
+                                    log::LogWriter::Purpose::kCleaner, source_.target));
+    core_.files.freed(file, begin, last + 1);
+    core_.newest_freed = std::max(core_.newest_freed, last);
+    transaction.manifest(core_.files.manifest(core_.newest_freed, whole ? file.id : 0));
     transaction.commit({});
   }
+  await_no_gap();
   VALFS_TRY(core_.writer->sync());
+  if (whole) return remove(source_.file);
+  return file.file->punch(from, begin - from);
+}
+
+Status Cleaner::remove(const log::LogFileRef& file) {
+  {
+    const std::lock_guard lock(core_.superblock_mutex);
+    core_.superblock.note_freed(file->id);
+    VALFS_TRY(log::write_superblock(core_.storage, core_.superblock));
+  }
   VALFS_TRY(core_.files.remove(file->id));
+  files_freed_++;
   {
     const std::lock_guard lock(mutex_);
     pinned_.erase(file->id);

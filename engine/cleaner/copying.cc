@@ -10,40 +10,38 @@ namespace valfs::cleaner {
 using log::Record;
 using log::RecordType;
 
-// Copies what is live in the group at `offset`; where there is none, looks for records anyway.
-Status Cleaner::copy_group(const log::LogFileRef& file, uint64_t offset, uint64_t end,
-                           uint64_t& length) {
-  const log::Salt salt = core_.files.salt(*file);
+// Copies what is live in the group at `offset`. What cannot be copied, and must not be freed, makes
+// the source stuck.
+Status Cleaner::copy_group(uint64_t offset, uint64_t end, uint64_t& length) {
+  storage::File& file = *source_.file->file;
+  const log::Salt salt = core_.files.salt(*source_.file);
   bool unreadable = false;
   const auto header_at = [&](uint64_t at) {
-    const auto block = recovery::read_stretch(*file->file, at, at + log::kBlock, unreadable);
+    const auto block = recovery::read_stretch(file, at, at + log::kBlock, unreadable);
     return log::decode_group_header(block, salt, at);
   };
   const auto header = header_at(offset);
-  if (!header) {
-    damaged_ = true;
-    length = log::kBlock;
-    while (offset + length + log::kBlock <= end && !header_at(offset + length)) {
-      length += log::kBlock;
-    }
-    const auto image = recovery::read_stretch(*file->file, offset, offset + length, unreadable);
-    return copy_records(*file, offset, log::find_records(image, salt, offset));
+  if (!header || offset + log::round_up(header->length, log::kBlock) > end) {
+    source_.stuck = true;
+    return {};
   }
   length = log::round_up(header->length, log::kBlock);
-  const auto image = recovery::read_stretch(*file->file, offset, offset + length, unreadable);
+  source_.group = header->sequence;
+  const auto image = recovery::read_stretch(file, offset, offset + length, unreadable);
   const auto contents = log::read_group(image, *header, salt, offset);
   const bool all_there = contents.directory_good && contents.lost.empty();
-  damaged_ |= !contents.whole && !all_there;
-  return copy_records(*file, offset, contents.records);
+  if (!contents.whole && !all_there) source_.stuck = true;
+  return copy_records(offset, contents.records);
 }
 
-Status Cleaner::copy_records(const log::LogFile& file, uint64_t group_offset,
+Status Cleaner::copy_records(uint64_t group_offset,
                              std::span<const log::GroupContents::Entry> entries) {
+  const log::FileId file = source_.file->id;
   const auto copy_some = [&](Batch& batch) {
     size_t done = 0;
     for (; done < entries.size(); done++) {
-      const auto position = log::Position::at(file.id, group_offset + entries[done].offset);
-      if (!copy(batch, file, position, entries[done])) break;
+      const auto position = log::Position::at(file, group_offset + entries[done].offset);
+      if (!copy(batch, position, entries[done])) break;
     }
     return done;
   };
@@ -60,13 +58,15 @@ Status Cleaner::copy_records(const log::LogFile& file, uint64_t group_offset,
     }
     if (size.records == 0) {
       if (done == 0) {
-        return fail(EFBIG, log::log_file_path(file.id) + ": a record is too large to be copied");
+        return fail(EFBIG, log::log_file_path(file) + ": a record is too large to be copied");
       }
       entries = entries.subspan(done);
       continue;
     }
+    await_no_gap();
     VALFS_ASSIGN(auto transaction,
-                 Transaction::begin(core_, size, log::LogWriter::Purpose::kCleaner));
+                 Transaction::begin(core_, size, log::LogWriter::Purpose::kCleaner,
+                                    source_.target));
     Batch batch(transaction.index(), size, &transaction);
     done = copy_some(batch);
     if (!batch.empty()) {
@@ -83,18 +83,18 @@ Status Cleaner::copy_records(const log::LogFile& file, uint64_t group_offset,
 
 // False if the batch is full: the entry has to be looked at again with the next one. What was
 // copied of it then is no longer found in its old place.
-bool Cleaner::copy(Batch& batch, const log::LogFile& file, log::Position position,
-                   const log::GroupContents::Entry& entry) const {
+bool Cleaner::copy(Batch& batch, log::Position position, const log::GroupContents::Entry& entry) {
   const Record& record = entry.found.record;
   const index::Inode* inode = batch.index().find(record.id);
   switch (record.type) {
     case RecordType::kInode:
-      return inode == nullptr || inode->base != position || renew_if_older(batch, file, record.id);
+      return inode == nullptr || inode->base != position || batch.renewed(record.id) ||
+             renew(batch, record.id);
     case RecordType::kExtent:
-      return copy_extent(batch, file, position, entry);
+      return copy_extent(batch, position, entry);
     case RecordType::kName: {
       // Its touch of the directory's times stays behind.
-      if (!renew_if_older(batch, file, record.b)) return false;
+      if (!renew_if_older(batch, record.sequence, record.b)) return false;
       const index::Name* name = batch.index().find(record.b, record.name);
       if (name == nullptr || name->cookie != record.id || name->record != position) return true;
       Record copy = record;
@@ -102,31 +102,38 @@ bool Cleaner::copy(Batch& batch, const log::LogFile& file, log::Position positio
       return batch.add(copy);
     }
     case RecordType::kUnname:
-      return renew_if_older(batch, file, record.b) && copy_tombstone(batch, file, record);
+      return renew_if_older(batch, record.sequence, record.b) && copy_tombstone(batch, record);
     case RecordType::kRemove:
-      return copy_tombstone(batch, file, record);
+      return copy_tombstone(batch, record);
     case RecordType::kTruncate:
     case RecordType::kZero:
       if (inode == nullptr) return true;  // its REMOVE covers what this one covered
-      return renew_if_older(batch, file, record.id) && copy_tombstone(batch, file, record);
+      if (!renew_if_older(batch, record.sequence, record.id)) return false;
+      // Recovery has to know from where on bytes in bin/ may be missing.
+      if (blobs_.is_undurable(record.id)) return copy_as_it_is(batch, record);
+      return copy_tombstone(batch, record);
     case RecordType::kBlobWrite:
     case RecordType::kBlobSync: {
       if (inode == nullptr) return true;
-      if (!renew_if_older(batch, file, record.id)) return false;
+      if (!renew_if_older(batch, record.sequence, record.id)) return false;
       // Recovery has to know which bytes in bin/ may be missing.
       if (!blobs_.is_undurable(record.id)) return true;
-      Record copy = record;
-      copy.flags |= log::kCopy;
-      return batch.add(copy);
+      return copy_as_it_is(batch, record);
     }
-    case RecordType::kRetired:
-      return true;  // a newer one, with all intervals, follows
+    case RecordType::kManifest:
+      return true;  // a newer one follows
   }
   return true;
 }
 
-bool Cleaner::copy_extent(Batch& batch, const log::LogFile& file, log::Position position,
-                          const log::GroupContents::Entry& entry) const {
+bool Cleaner::copy_as_it_is(Batch& batch, const Record& record) {
+  Record copy = record;
+  copy.flags |= log::kCopy;
+  return batch.add(copy);
+}
+
+bool Cleaner::copy_extent(Batch& batch, log::Position position,
+                          const log::GroupContents::Entry& entry) {
   const Record& record = entry.found.record;
   const index::Inode* inode = batch.index().find(record.id);
   if (inode == nullptr) return true;
@@ -135,8 +142,13 @@ bool Cleaner::copy_extent(Batch& batch, const log::LogFile& file, log::Position 
     if (extent.record == position) live += extent.length;
   }
   // What a part that is left behind has done to size and times must not go with it.
-  if (live < record.payload.size() && !renew_if_older(batch, file, record.id)) return false;
-  if (live == 0 || !entry.payload_good) return true;
+  const bool part = live < entry.found.payload_length;
+  if (part && !renew_if_older(batch, record.sequence, record.id)) return false;
+  if (live == 0) return true;
+  if (!entry.payload_good) {
+    source_.stuck = true;
+    return true;
+  }
   for (const index::Extent& extent : inode->extents.all()) {
     if (extent.record != position) continue;
     Record copy = record;
@@ -151,17 +163,17 @@ bool Cleaner::copy_extent(Batch& batch, const log::LogFile& file, log::Position 
 }
 
 // The oldest file that may hold a record which this tombstone cancels; 0 if there is none.
-log::FileId Cleaner::blocker_of(const Record& record, log::FileId origin) const {
-  for (const Other& other : others_) {
-    if (other.id <= origin && other.highest_object >= record.id) return other.id;
+log::FileId Cleaner::blocker_of(const Record& record, log::GroupSequence origin) const {
+  for (const Other& other : source_.others) {
+    if (other.first_group <= origin && other.highest_object >= record.id) return other.id;
   }
   return 0;
 }
 
-bool Cleaner::copy_tombstone(Batch& batch, const log::LogFile& file, const Record& record) const {
+bool Cleaner::copy_tombstone(Batch& batch, const Record& record) const {
   Record copy = record;
   copy.flags |= log::kCopy;
-  copy.origin = record.origin != 0 ? record.origin : file.id;
+  copy.origin = record.origin != 0 ? record.origin : source_.group;
   const log::FileId blocker = blocker_of(record, copy.origin);
   return blocker == 0 || batch.add(copy, blocker);
 }
@@ -178,11 +190,11 @@ bool Cleaner::renew(Batch& batch, log::ObjectId id) const {
   return batch.add(record);
 }
 
-// An INODE record in a younger file was written after everything in this one, and holds what it has
-// done to the attributes.
-bool Cleaner::renew_if_older(Batch& batch, const log::LogFile& file, log::ObjectId id) const {
+// The inode's INODE record has to know what a record of sequence `than` has done to the attributes,
+// before that one may go.
+bool Cleaner::renew_if_older(Batch& batch, log::RecordSequence than, log::ObjectId id) const {
   const index::Inode* inode = batch.index().find(id);
-  if (inode == nullptr || inode->sums || !inode->base || inode->base.file() > file.id) return true;
+  if (inode == nullptr || inode->sums || !inode->base || inode->base_sequence >= than) return true;
   return batch.renewed(id) || renew(batch, id);
 }
 

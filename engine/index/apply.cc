@@ -29,7 +29,7 @@ void Index::apply(const Record& record, const Placed& placed, Mode mode) {
       if (Inode* inode = find(record.id)) remove_inode(*inode);
       return;
     case RecordType::kBlobSync:
-    case RecordType::kRetired:
+    case RecordType::kManifest:
       return;
   }
 }
@@ -61,6 +61,7 @@ void Index::apply_inode(const Record& record, const Placed& placed, Mode mode) {
   }
   if (inode.base) live_.subtract(inode.base.file(), log::inode_record_length());
   inode.base = placed.position;
+  inode.base_sequence = record.sequence;
   live_.add(inode.base.file(), log::inode_record_length());
   // A value that has moved to a blob has nothing in the log.
   if (inode.attributes.blob != 0) drop_extents(inode, 0, UINT64_MAX);
@@ -91,6 +92,28 @@ void Index::apply_extent(const Record& record, const Placed& placed, Mode mode) 
   if (record.sequence >= inode.sequence) {
     inode.attributes.touch(record.time);
     inode.sequence = record.sequence;
+  }
+}
+
+void Index::relocate(const Record& record, Position from, const Placed& to) {
+  if (record.type == RecordType::kName) {
+    Name* name = find(record.b, record.name);
+    if (name == nullptr || name->record != from) return;
+    live_.subtract(from.file(), log::name_record_length(name->name.size()));
+    name->record = to.position;
+    live_.add(to.position.file(), log::name_record_length(name->name.size()));
+    return;
+  }
+  Inode* inode = find(record.id);
+  if (inode == nullptr) return;
+  if (record.type == RecordType::kInode && inode->base == from) {
+    live_.subtract(from.file(), log::inode_record_length());
+    inode->base = to.position;
+    live_.add(to.position.file(), log::inode_record_length());
+  } else if (record.type == RecordType::kExtent) {
+    const Extent whole{record.a, to.payload_length, to.meta_length, to.meta_length, to.position};
+    const uint64_t moved = inode->extents.repoint(from, whole, releaser());
+    if (moved > 0) live_.add(to.position.file(), moved + to.meta_length);
   }
 }
 

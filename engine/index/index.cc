@@ -50,7 +50,7 @@ void Index::clear() {
   for (Inode& inode : inodes_) inode.children.clear();
   names_.clear_and_dispose([](Name* name) { delete name; });
   inodes_.clear_and_dispose([](Inode* inode) { delete inode; });
-  live_ = {};
+  live_.clear();
 }
 
 void Index::grow() {
@@ -127,12 +127,14 @@ void Index::restore_name(const Name& from) {
 }
 
 Inode& Index::restore_inode(ObjectId id, RecordSequence sequence, Position base,
-                            const Attributes& attributes, std::span<const Extent> extents) {
+                            RecordSequence base_sequence, const Attributes& attributes,
+                            std::span<const Extent> extents) {
   Inode& inode = find_or_add(id);
   drop_extents(inode, 0, UINT64_MAX);
   if (inode.base) live_.subtract(inode.base.file(), log::inode_record_length());
   inode.sequence = sequence;
   inode.base = base;
+  inode.base_sequence = base_sequence;
   inode.attributes = attributes;
   if (base) live_.add(base.file(), log::inode_record_length());
   std::vector<Position> seen;

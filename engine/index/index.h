@@ -59,6 +59,7 @@ struct Inode {
   const ObjectId id;
   RecordSequence sequence = 0;  // of the last record that changed it
   Position base;                // its newest INODE record; nowhere: known from other records only
+  RecordSequence base_sequence = 0;  // of that record: what it does not know is younger
   Attributes attributes;
   // Users (the kernel's lookups) that keep an inode without names alive.
   std::atomic<uint64_t> holds{0};
@@ -101,9 +102,12 @@ class Index {
   // the index (RETIRED) is ignored.
   void apply(const log::Record& record, const Placed& placed, Mode mode);
 
+  // The record has moved in the log, before it was durable.
+  void relocate(const log::Record& record, Position from, const Placed& to);
+
   // For loading a checkpoint. What is known of the same inode or name already is replaced.
   Inode& restore_inode(ObjectId id, RecordSequence sequence, Position base,
-                       const Attributes& attributes, std::span<const Extent> extents);
+                       RecordSequence base_sequence, const Attributes& attributes, std::span<const Extent> extents);
   void restore_name(const Name& name);
 
   // Inodes without INODE record: it was lost.

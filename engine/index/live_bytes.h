@@ -2,6 +2,7 @@
 // else a log file holds is dead. Guarded by the lock of the index.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <unordered_map>
 
@@ -14,19 +15,24 @@ class LiveBytes {
  public:
   void add(log::FileId file, uint64_t bytes) {
     files_[file] += bytes;
-    total_ += bytes;
+    total_.fetch_add(bytes, std::memory_order_relaxed);
   }
   void subtract(log::FileId file, uint64_t bytes) {
     const auto found = files_.find(file);
     VALFS_CHECK(found != files_.end() && found->second >= bytes);
     found->second -= bytes;
-    total_ -= bytes;
+    total_.fetch_sub(bytes, std::memory_order_relaxed);
   }
   uint64_t of(log::FileId file) const {
     const auto found = files_.find(file);
     return found == files_.end() ? 0 : found->second;
   }
-  uint64_t total() const { return total_; }
+  // May be asked without the lock.
+  uint64_t total() const { return total_.load(std::memory_order_relaxed); }
+  void clear() {
+    files_.clear();
+    total_ = 0;
+  }
   // The file is gone; nothing of it may have been live.
   void forget(log::FileId file) {
     VALFS_CHECK(of(file) == 0);
@@ -35,7 +41,7 @@ class LiveBytes {
 
  private:
   std::unordered_map<log::FileId, uint64_t> files_;
-  uint64_t total_ = 0;
+  std::atomic<uint64_t> total_{0};
 };
 
 }  // namespace valfs::index

@@ -20,17 +20,6 @@ constexpr const char* kNextRepair = "let `valfs fsck --repair` mend it";
 constexpr const char* kNextRestore =
     "put the log file back from a copy of the data directory, or let `valfs fsck --repair` accept "
     "the loss";
-bool is_zero(storage::File& file, uint64_t size) {
-  constexpr uint64_t kPiece = 1 << 20;
-  bool unreadable = false;
-  for (uint64_t at = 0; at < size; at += kPiece) {
-    const auto bytes = recovery::read_stretch(file, at, std::min(at + kPiece, size), unreadable);
-    if (std::any_of(bytes.begin(), bytes.end(), [](std::byte b) { return b != std::byte{0}; })) {
-      return false;
-    }
-  }
-  return !unreadable;
-}
 
 class Checker {
  public:
@@ -45,6 +34,8 @@ class Checker {
     VALFS_TRY(recover_whole());
     VALFS_TRY(recover_as_a_mount());
     report_log_damage();
+    check_manifest(*whole_, [this](Finding finding) { add(std::move(finding)); });
+    check_footers();
     check_checkpoints();
     check_tree(index(), [this](Finding finding) {
       result_.tree_broken |= finding.repairable;
@@ -166,7 +157,7 @@ class Checker {
     for (const LogReader::Entry& entry : reader.unidentified()) {
       result_.log_files++;
       result_.log_bytes += entry.end;
-      if (is_zero(*entry.file->file, entry.end)) {
+      if (recovery::is_all_zeros(*entry.file->file, 0, entry.end)) {
         note("log-file", entry.path, "an empty log file: the next mount removes it");
         continue;
       }
@@ -241,7 +232,7 @@ class Checker {
     if (from_checkpoint_->recovered.used_checkpoint) {
       mounted_ = from_checkpoint_.get();
       compare_indexes();
-      return {};
+      if (!from_checkpoint_->recovered.used_older_checkpoint) return {};
     }
     index::Index scratch;
     const auto moment =
@@ -254,7 +245,9 @@ class Checker {
       error("checkpoint", checkpoint::checkpoint_path(generation),
             moment.error().code == ENOENT ? "the checkpoint that the superblock names is missing"
                                           : "the checkpoint is damaged: " + moment.error().what,
-            "mounts read the whole log meanwhile; let `valfs fsck --repair` write a new one", true);
+            "mounts take an older one, or read the whole log, meanwhile; let `valfs fsck --repair` "
+            "write a new one",
+            true);
     }
     return {};
   }
@@ -336,6 +329,32 @@ class Checker {
     }
   }
 
+  // --- footers ---
+
+  void check_footers() {
+    for (const log::LogFileRef& file : whole_->files.all()) {
+      LogReader reader;
+      reader.add(file, whole_->files.salt(*file), file->begin, file->size);
+      LogReader::Visitor visitor;
+      visitor.footer = [&](const FooterPlace& place) { check_footer(place); };
+      (void)reader.scan(file->id, visitor);  // it was just added
+    }
+  }
+
+  void check_footer(const FooterPlace& place) {
+    if (place.right) return;
+    const std::string path = log::log_file_path(place.file);
+    if (!place.footer && result_.superblock->clean == 0) {
+      return note("footer", path, "an unfinished footer: the next mount drops it");
+    }
+    result_.footers.push_back({path, place.begin});
+    error("footer", path,
+          place.footer ? "the footer does not say what there is in the log file"
+                       : "the footer of the log file is damaged: nothing is lost by that",
+          "let `valfs fsck --repair` take it away; without it, the file is read in full", true,
+          place.begin);
+  }
+
   // --- checkpoints besides the one in use ---
 
   void check_checkpoints() {
@@ -367,7 +386,8 @@ class Checker {
   void check_live_bytes() {
     result_.inodes = index().inode_count();
     result_.names = index().name_count();
-    const index::LiveBytes counted = recount_live(index());
+    index::LiveBytes counted;
+    recount_live(index(), counted);
     for (const log::LogFileRef& file : mounted_->files.all()) {
       const uint64_t noted = index().live().of(file->id);
       const std::string path = log::log_file_path(file->id);
@@ -377,7 +397,7 @@ class Checker {
                   std::to_string(counted.of(file->id)) + " counted",
               "keep a copy of the data directory and report this", false);
       }
-      const uint64_t used = file->end - log::kFirstGroupOffset;
+      const uint64_t used = file->end - file->begin;
       if (counted.of(file->id) > used) {
         error("live-bytes", path,
               std::to_string(counted.of(file->id)) + " bytes are live of only " +
@@ -419,8 +439,8 @@ class Checker {
       const bool damaged = whole_->verdict.damaged_groups > 0 || result_.log_files_missing;
       if (damaged) {
         error("blob-orphan", path,
-              "no file leads to this blob, and the log is damaged: the next mount would remove it",
-              "let `valfs fsck --repair` move it aside before you mount", true);
+              "no file leads to this blob, and the log is damaged: what named it may be lost",
+              "let `valfs fsck --repair` move it to quarantine/, as the next mount would", true);
       } else {
         note("blob-orphan", path, "no file leads to this blob: the next mount removes it", true);
       }
@@ -462,7 +482,9 @@ Result<std::unique_ptr<DryVolume>> recover_dry(storage::Storage& storage,
   auto volume = std::make_unique<DryVolume>(storage, superblock.volume);
   VALFS_ASSIGN(volume->recovered,
                recovery::recover(storage, superblock, volume->files, *volume->index,
-                                 {.missing = missing, .on_verdict = [&](const auto& verdict) {
+                                 {.missing = missing,
+                                  .by_footers = false,
+                                  .on_verdict = [&](const recovery::Verdict& verdict) {
                                     volume->verdict = verdict;
                                   }}));
   return volume;

@@ -26,7 +26,12 @@ struct Diagnosis {
     log::Epoch epoch = 0;
     uint64_t size = 0;
   };
-  std::vector<BadHeader> headers;            // of log files
+  std::vector<BadHeader> headers;  // of log files
+  struct BadFooter {
+    std::string path;
+    uint64_t begin = 0;
+  };
+  std::vector<BadFooter> footers;            // that do not say what there is
   std::vector<std::string> unreadable_logs;  // neither header nor group, but not empty either
   std::vector<std::string> checkpoints;      // damaged ones
   bool checkpoint_missing = false;           // the superblock names one that cannot be used
@@ -82,14 +87,17 @@ Result<log::Superblock> rebuild_superblock(storage::Storage& storage);
 void check_values(const DryVolume& volume, const recovery::Verdict& log, Diagnosis& diagnosis,
                   const std::function<void(Finding)>& add);
 
+// The youngest manifest against the log files that are there.
+void check_manifest(const DryVolume& volume, const std::function<void(Finding)>& add);
+
 // Names, inodes, link counts.
 void check_tree(const index::Index& index, const std::function<void(Finding)>& add);
 // Inodes that no path from the root leads to, the topmost of each such tree (or, of a loop, one).
 std::vector<log::ObjectId> find_unreachable(const index::Index& index);
 // How many links an inode should have: its names, or 2 + its directories.
 uint32_t links_wanted(const index::Index& index, const index::Inode& inode);
-// What live bytes by log file should be.
-index::LiveBytes recount_live(const index::Index& index);
+// What live bytes by log file should be, added to `live`.
+void recount_live(const index::Index& index, index::LiveBytes& live);
 
 // A blob, chunk by chunk, against its sums. `paced` is told how many bytes were read; false ends
 // the check.

@@ -142,8 +142,7 @@ void check_tree(const Index& index, const std::function<void(Finding)>& add) {
   }
 }
 
-index::LiveBytes recount_live(const Index& index) {
-  index::LiveBytes live;
+void recount_live(const Index& index, index::LiveBytes& live) {
   index.for_each_inode([&](const Inode& inode) {
     if (inode.base) live.add(inode.base.file(), log::inode_record_length());
     std::set<uint64_t> seen;
@@ -155,7 +154,6 @@ index::LiveBytes recount_live(const Index& index) {
   index.for_each_name([&](const index::Name& name) {
     live.add(name.record.file(), log::name_record_length(name.name.size()));
   });
-  return live;
 }
 
 }  // namespace valfs::inspect

@@ -112,7 +112,7 @@ class ValueCheck {
     // It went with a missing log file, whose acceptance writes what is known of it anew.
     if (!file) return true;
     LogReader reader;
-    reader.add(file, volume_.files.salt(*file), file->size);
+    reader.add(file, volume_.files.salt(*file), log::kFirstGroupOffset, file->size);
     if (reader.read_record(record)) return true;
     Finding finding;
     finding.kind = "metadata";

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "engine/base/crc32c.h"
+#include "engine/log/superblock.h"
 
 namespace valfs::inspect {
 namespace {
@@ -71,6 +72,44 @@ bool visit_stretch(const recovery::Stretch& stretch, const log::Salt& salt,
     if (!visitor.record(entry.found.record, position, entry.payload_good)) return false;
   }
   return true;
+}
+
+// True if it is as the groups are. Those in front of the first that is left were freed.
+bool is_right(const log::Footer& footer, const std::vector<FoundGroup>& groups) {
+  if (groups.empty()) return false;
+  auto entry = footer.groups.begin();
+  while (entry != footer.groups.end() && entry->offset * kBlock < groups.front().offset) ++entry;
+  const auto left = std::vector<log::FooterGroup>(entry, footer.groups.end());
+  const bool same = std::equal(
+      left.begin(), left.end(), groups.begin(), groups.end(), [](const auto& a, const auto& b) {
+        return a.offset * kBlock == b.offset && a.length * kBlock == b.length &&
+               a.sequence == b.header.sequence && a.crc == b.header.crc;
+      });
+  return same && footer.end == groups.back().offset + groups.back().length;
+}
+
+// Where what is no group begins at the end of a file, it may be a footer, or what is left of one.
+std::optional<FooterPlace> footer_of(const LogReader::Entry& entry,
+                                     const recovery::FileScan& scan) {
+  FooterPlace place;
+  place.file = entry.file->id;
+  place.begin = entry.begin;
+  if (!scan.groups.empty()) place.begin = scan.groups.back().offset + scan.groups.back().length;
+  place.end = entry.end;
+  storage::File& file = *entry.file->file;
+  if (auto footer = log::read_footer(file, entry.identity.salt, entry.end)) {
+    place.begin = footer->end;
+    place.right = is_right(*footer, scan.groups);
+    place.footer = std::move(footer);
+    return place;
+  }
+  bool unreadable = false;
+  for (uint64_t at = place.begin; at + kBlock <= place.end; at += kBlock) {
+    if (at > place.begin + kWindow) break;  // no footer is that long
+    const auto block = recovery::read_stretch(file, at, at + kBlock, unreadable);
+    if (log::looks_like_footer(block)) return place;
+  }
+  return std::nullopt;
 }
 
 bool visit_group(const FoundGroup& group, const log::GroupContents& contents,
@@ -164,6 +203,8 @@ Result<LogReader> LogReader::open(storage::Storage& storage,
                   [&](const Entry& entry) { return entry.identity.salt.volume != volume->salt(); });
   }
   reader.guess_unidentified();
+  const auto superblock = log::read_superblock(storage);
+  reader.leave_out_freed(superblock ? superblock->durable_group : 0);
   return reader;
 }
 
@@ -189,8 +230,9 @@ bool LogReader::add(std::shared_ptr<storage::File> file, const std::string& path
   return false;
 }
 
-void LogReader::add(const log::LogFileRef& file, const log::Salt& salt, uint64_t end) {
-  files_.push_back({file, log::log_file_path(file->id), {salt, std::nullopt, false}, end});
+void LogReader::add(const log::LogFileRef& file, const log::Salt& salt, uint64_t begin,
+                    uint64_t end) {
+  files_.push_back({file, log::log_file_path(file->id), {salt, std::nullopt, false}, begin, end});
   sort();
 }
 
@@ -230,6 +272,34 @@ size_t LogReader::guess_unidentified() {
   return found;
 }
 
+void LogReader::leave_out_freed(log::GroupSequence durable) {
+  std::vector<recovery::FileScan> scans;
+  for (const Entry& entry : files_) {
+    const log::Salt& salt = entry.identity.salt;
+    const auto footer = log::read_footer(*entry.file->file, salt, entry.end);
+    auto scan = footer ? recovery::scan_by_footer(entry.file, salt, *footer, entry.begin)
+                       : std::optional<recovery::FileScan>();
+    if (!scan) scan = recovery::scan_file(entry.file, salt, entry.begin, entry.end);
+    for (const FoundGroup& group : scan->groups) {
+      durable = std::max(durable, group.header.watermark);
+    }
+    scans.push_back(std::move(*scan));
+  }
+  log::Manifest youngest;
+  for (size_t i = 0; i < scans.size(); i++) {
+    for (const recovery::FoundManifest& found : scans[i].manifests) {
+      if (!found.good || found.group > durable || found.group <= youngest.group()) continue;
+      auto read = recovery::read_manifest(scans[i], files_[i].identity.salt, found);
+      if (read) youngest = std::move(*read);
+    }
+  }
+  for (Entry& entry : files_) {
+    const auto begin = youngest.begin_of(entry.file->id);
+    if (youngest.gone(entry.file->id)) entry.begin = entry.end;
+    if (begin) entry.begin = std::clamp(*begin, entry.begin, std::max(entry.begin, entry.end));
+  }
+}
+
 const LogReader::Entry* LogReader::find(log::FileId id) const {
   const auto found = std::find_if(files_.begin(), files_.end(),
                                   [id](const Entry& entry) { return entry.file->id == id; });
@@ -249,11 +319,30 @@ void LogReader::scan(const Entry& entry, const Visitor& visitor) {
   places.group = [&](const FoundGroup& group, const log::GroupContents& contents) {
     return visit_group(group, contents, visitor);
   };
-  places.stretch = [&](const recovery::Stretch& stretch) {
-    return visit_stretch(stretch, salt, visitor);
+  const auto is_freed = [&](const recovery::Stretch& stretch) {
+    return stretch.begin == log::kFirstGroupOffset && !stretch.last &&
+           recovery::is_all_zeros(*stretch.file->file, stretch.begin, stretch.end);
   };
-  const auto scan =
-      recovery::scan_file(entry.file, salt, log::kFirstGroupOffset, entry.end, places);
+  std::optional<recovery::Stretch> last;  // a footer, perhaps
+  places.stretch = [&](const recovery::Stretch& stretch) {
+    if (stretch.last) {
+      last = stretch;
+      return true;
+    }
+    if (!is_freed(stretch)) return visit_stretch(stretch, salt, visitor);
+    if (visitor.freed) visitor.freed(stretch.begin, stretch.end);
+    return true;
+  };
+  if (entry.begin > log::kFirstGroupOffset && visitor.freed) {
+    visitor.freed(log::kFirstGroupOffset, entry.begin);
+  }
+  const auto scan = recovery::scan_file(entry.file, salt, entry.begin, entry.end, places);
+  if (!scan.stopped && entry.end == entry.file->size) {
+    const auto footer = footer_of(entry, scan);
+    if (footer && visitor.footer) visitor.footer(*footer);
+    if (footer) last.reset();
+  }
+  if (last && !scan.stopped && !visit_stretch(*last, salt, visitor)) return;
   if (scan.unreadable && !scan.stopped && visitor.damage) {
     Damage damage;
     damage.kind = Damage::Kind::kUnreadable;

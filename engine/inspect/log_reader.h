@@ -34,6 +34,15 @@ struct Damage {
   std::string text() const;  // "a payload does not match its checksum"
 };
 
+// The footer of a sealed log file. It is a hint: nothing is lost with it.
+struct FooterPlace {
+  log::FileId file = 0;
+  uint64_t begin = 0;
+  uint64_t end = 0;
+  std::optional<log::Footer> footer;  // if it is whole
+  bool right = false;                 // it says what there is
+};
+
 // A record read on its own. The views of `found` point into `bytes`.
 struct StoredRecord {
   std::vector<std::byte> bytes;
@@ -64,6 +73,9 @@ class LogReader {
     std::function<bool(const log::Record&, log::Position, bool payload_good)> record;
     std::function<bool(const Damage&)> damage;
     std::function<bool(const recovery::FoundGroup&)> group;  // before its records
+    // In front of the first group: what the cleaner has given back.
+    std::function<void(uint64_t begin, uint64_t end)> freed;
+    std::function<void(const FooterPlace&)> footer;
   };
 
   // Every log file below wal/. `volume`: files of another one are left out.
@@ -73,16 +85,20 @@ class LogReader {
 
   // Adds a file, by what identify() says of it. False: it is no log file.
   bool add(std::shared_ptr<storage::File> file, const std::string& path, log::FileId id_by_name);
-  // Adds a file of a running store, as far as `end`.
-  void add(const log::LogFileRef& file, const log::Salt& salt, uint64_t end);
+  // Adds a part of a file of a running store.
+  void add(const log::LogFileRef& file, const log::Salt& salt, uint64_t begin, uint64_t end);
   // Files that say nothing of themselves are tried with what the others say. Returns how many
   // records that has made readable.
   size_t guess_unidentified();
+  // What the cleaner had freed may be there still, or in part: it is left out, as far as a manifest
+  // says so that is known to be durable. `durable`: all groups up to it are.
+  void leave_out_freed(log::GroupSequence durable);
 
   struct Entry {
     log::LogFileRef file;
     std::string path;
     Identity identity;
+    uint64_t begin = log::kFirstGroupOffset;
     uint64_t end = 0;  // where reading stops
   };
   const std::vector<Entry>& files() const { return files_; }  // by id

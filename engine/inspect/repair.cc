@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/base/crc32c.h"
+#include "engine/recovery/quarantine.h"
 
 namespace valfs::inspect {
 namespace {
@@ -11,49 +12,34 @@ namespace {
 class Quarantine {
  public:
   Quarantine(storage::Storage& storage, const std::string& stamp)
-      : storage_(storage), directory_("quarantine/" + stamp) {}
+      : storage_(storage), stamp_(stamp), directory_("quarantine/" + stamp) {}
 
   // The whole file goes.
   Status move(const std::string& path, const std::string& why) {
     VALFS_TRY(open());
-    const std::string target = name_for(path);
-    VALFS_TRY(storage_.rename(path, target));
-    VALFS_TRY(storage_.sync_directory(directory_));
-    VALFS_TRY(storage_.sync_directory(parent_of(path)));
+    VALFS_ASSIGN(const std::string target, recovery::set_aside(storage_, stamp_, path));
     return note(path, target, why);
   }
 
-  // A copy of its first `length` bytes is kept; the file is about to be written over.
-  Status keep(const std::string& path, uint64_t length, const std::string& why) {
+  // A copy of bytes [begin, end) is kept; they are about to be written over.
+  Status keep(const std::string& path, uint64_t begin, uint64_t end, const std::string& why) {
     VALFS_TRY(open());
     VALFS_ASSIGN(auto from, storage_.open(path, storage::OpenMode::kRead));
     bool unreadable = false;
-    const auto bytes = recovery::read_stretch(*from, 0, length, unreadable);
-    const std::string target = name_for(path);
+    const auto bytes = recovery::read_stretch(*from, begin, end, unreadable);
+    const std::string target = recovery::quarantine_path(stamp_, path);
     VALFS_ASSIGN(auto to, storage_.open(target, storage::OpenMode::kCreate));
     VALFS_TRY(to->write(0, bytes));
     VALFS_TRY(to->sync());
     VALFS_TRY(storage_.sync_directory(directory_));
-    return note(path + " (its first " + std::to_string(length) + " bytes)", target, why);
+    return note(path + " (bytes " + std::to_string(begin) + " to " + std::to_string(end) + ")",
+                target, why);
   }
 
  private:
-  static std::string parent_of(const std::string& path) {
-    const size_t slash = path.rfind('/');
-    return slash == std::string::npos ? "" : path.substr(0, slash);
-  }
-  std::string name_for(const std::string& path) const {
-    std::string name = path;
-    std::replace(name.begin(), name.end(), '/', '-');
-    return directory_ + "/" + name;
-  }
-
   Status open() {
     if (report_) return {};
-    VALFS_TRY(storage_.make_directory("quarantine"));
-    VALFS_TRY(storage_.make_directory(directory_));
-    VALFS_TRY(storage_.sync_directory("quarantine"));
-    VALFS_TRY(storage_.sync_directory(""));
+    VALFS_TRY(recovery::make_quarantine(storage_, stamp_));
     VALFS_ASSIGN(report_, storage_.open(directory_ + "/report", storage::OpenMode::kCreate));
     return {};
   }
@@ -67,6 +53,7 @@ class Quarantine {
   }
 
   storage::Storage& storage_;
+  const std::string stamp_;
   const std::string directory_;
   std::shared_ptr<storage::File> report_;
   uint64_t report_end_ = 0;
@@ -77,7 +64,7 @@ Status mend_superblock(storage::Storage& storage, const Diagnosis& diagnosis,
   if (!diagnosis.superblock_bad) return {};
   const bool there = storage.open(log::kSuperblockPath, storage::OpenMode::kRead).has_value();
   if (there) {
-    VALFS_TRY(quarantine.keep(log::kSuperblockPath, log::kSuperblockCopies * log::kBlock,
+    VALFS_TRY(quarantine.keep(log::kSuperblockPath, 0, log::kSuperblockCopies * log::kBlock,
                               "a copy of the superblock is damaged"));
   }
   // As a file of its own that takes the place of the old one: a good copy is never written over.
@@ -92,7 +79,7 @@ Status mend_superblock(storage::Storage& storage, const Diagnosis& diagnosis,
 Status mend_header(storage::Storage& storage, const log::VolumeId& volume,
                    const Diagnosis::BadHeader& bad, Quarantine& quarantine, const Acted& acted) {
   const std::string path = log::log_file_path(bad.id);
-  VALFS_TRY(quarantine.keep(path, log::kBlock, "the header of the log file is damaged"));
+  VALFS_TRY(quarantine.keep(path, 0, log::kBlock, "the header of the log file is damaged"));
   log::LogFileHeader header;
   header.epoch = bad.epoch;
   header.volume = volume;
@@ -108,6 +95,18 @@ Status mend_header(storage::Storage& storage, const log::VolumeId& volume,
   return {};
 }
 
+// Without its footer a log file is read in full, which is what a wrong one comes to as well.
+Status drop_footer(storage::Storage& storage, const Diagnosis::BadFooter& bad,
+                   Quarantine& quarantine, const Acted& acted) {
+  VALFS_ASSIGN(auto file, storage.open(bad.path, storage::OpenMode::kReadWrite));
+  VALFS_ASSIGN(const auto info, file->info());
+  VALFS_TRY(quarantine.keep(bad.path, bad.begin, info.size, "the footer of the log file is wrong"));
+  VALFS_TRY(file->resize(bad.begin));
+  VALFS_TRY(file->sync());
+  acted("the footer of the log file was taken away", bad.path);
+  return {};
+}
+
 }  // namespace
 
 Status repair_files(storage::Storage& storage, const Diagnosis& diagnosis, const std::string& stamp,
@@ -116,6 +115,9 @@ Status repair_files(storage::Storage& storage, const Diagnosis& diagnosis, const
   VALFS_TRY(mend_superblock(storage, diagnosis, quarantine, acted));
   for (const Diagnosis::BadHeader& bad : diagnosis.headers) {
     VALFS_TRY(mend_header(storage, diagnosis.superblock->volume, bad, quarantine, acted));
+  }
+  for (const Diagnosis::BadFooter& bad : diagnosis.footers) {
+    VALFS_TRY(drop_footer(storage, bad, quarantine, acted));
   }
   const auto move = [&](const std::vector<std::string>& paths, const char* why) -> Status {
     for (const std::string& path : paths) {

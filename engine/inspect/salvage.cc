@@ -68,6 +68,8 @@ Status Salvage::find_files() {
   }
   choose_volume();
   reader_.guess_unidentified();
+  const auto superblock = log::read_superblock(dry_);
+  reader_.leave_out_freed(superblock ? superblock->durable_group : 0);
   for (const auto& entry : reader_.unidentified()) {
     remarks_.push_back(entry.path + ": nothing in it can be read");
   }

@@ -97,7 +97,7 @@ Result<ScrubProgress> Scrubber::run(const ScrubTarget& target, uint64_t rate) {
     stop_ = false;
     rate_ = rate;
     next_ = steady_clock::now();
-    for (const ScrubTarget::Log& log : target.logs) progress_.bytes_total += log.end;
+    for (const ScrubTarget::Log& log : target.logs) progress_.bytes_total += log.end - log.begin;
   }
   scrub_all(target);
   const std::lock_guard lock(mutex_);
@@ -117,17 +117,28 @@ void Scrubber::scrub_all(const ScrubTarget& target) {
   scrub_inodes(target);
 }
 
+// Where what is left of a log file begins by now: the cleaner goes on meanwhile.
+uint64_t Scrubber::left_from(const ScrubTarget& target, const ScrubTarget::Log& log) {
+  if (target.files.find(log.file->id) != log.file) return log.end;
+  return target.files.state_of(*log.file).begin;
+}
+
 void Scrubber::scrub_log(const ScrubTarget& target, const ScrubTarget::Log& log) {
+  const uint64_t begin = std::max(log.begin, left_from(target, log));
+  if (begin >= log.end) return;
   LogReader reader;
-  reader.add(log.file, target.files.salt(*log.file), log.end);
-  uint64_t damages = 0;
+  reader.add(log.file, target.files.salt(*log.file), begin, log.end);
+  std::vector<uint64_t> places;  // where damage ends
   LogReader::Visitor visitor;
   visitor.group = [&](const recovery::FoundGroup& group) { return paced(group.length); };
   visitor.damage = [&](const Damage& damage) {
-    damages++;
+    places.push_back(damage.end);
     return paced(damage.kind == Damage::Kind::kStretch ? damage.end - damage.begin : 0);
   };
   (void)reader.scan(log.file->id, visitor);  // the file is there: it was just added
+  const uint64_t left = left_from(target, log);
+  std::erase_if(places, [left](uint64_t end) { return end <= left; });
+  const uint64_t damages = places.size();
   if (damages == 0 || stopping()) return;
   uint64_t before;
   {
@@ -188,7 +199,7 @@ void Scrubber::check_live(const ScrubTarget& target, const ScrubTarget::Log& log
     read = log::read_payload(*log.file, target.files.salt(*log.file), live.extent, 0, bytes);
   } else {
     LogReader reader;
-    reader.add(log.file, target.files.salt(*log.file), log.end);
+    reader.add(log.file, target.files.salt(*log.file), log.begin, log.end);
     const auto record = reader.read_record(live.record);
     if (!record) read = tl::unexpected(record.error());
   }

@@ -29,7 +29,8 @@ struct ScrubProgress {
 struct ScrubTarget {
   struct Log {
     log::LogFileRef file;
-    uint64_t end = 0;  // everything before it is durable
+    uint64_t begin = 0;  // what lies before it was freed
+    uint64_t end = 0;    // everything before it is durable
   };
   storage::Storage& storage;
   const log::LogFiles& files;
@@ -61,6 +62,7 @@ class Scrubber {
   void add(const ScrubTarget& target, Finding finding);
   void scrub_all(const ScrubTarget& target);
   void scrub_log(const ScrubTarget& target, const ScrubTarget::Log& log);
+  static uint64_t left_from(const ScrubTarget& target, const ScrubTarget::Log& log);
   std::vector<Live> live_in(const ScrubTarget& target, log::FileId file) const;
   void check_live(const ScrubTarget& target, const ScrubTarget::Log& log, const Live& live);
   bool still_there(const ScrubTarget& target, const Live& live) const;

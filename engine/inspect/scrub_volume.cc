@@ -8,7 +8,9 @@ Result<ScrubProgress> scrub_volume(storage::Storage& storage, Scrubber& scrubber
   VALFS_ASSIGN(const log::Superblock superblock, log::read_superblock(dry));
   VALFS_ASSIGN(const auto volume, recover_dry(dry, superblock, recovery::MissingFile::kRefuse));
   ScrubTarget target{dry, volume->files, {}, {}, {}, {}};
-  for (const log::LogFileRef& file : volume->files.all()) target.logs.push_back({file, file->end});
+  for (const log::LogFileRef& file : volume->files.all()) {
+    target.logs.push_back({file, file->begin, file->end});
+  }
   target.with_index = [&](const auto& use) { use(*volume->index); };
   target.checkpoint = [&] { return superblock.checkpoint; };
   target.check_blob = [&](log::ObjectId id, const ScrubTarget::Paced& paced,

@@ -22,7 +22,7 @@ inline constexpr uint64_t kFirstGroupOffset = kBlock;  // behind the log file's 
 inline constexpr uint32_t kPayloadChunk = 16 * 1024;   // bytes under one payload CRC
 inline constexpr uint32_t kMaxPayload = 4 * 1024 * 1024;
 inline constexpr uint32_t kMaxName = 65535;
-inline constexpr uint16_t kFormatVersion = 1;
+inline constexpr uint16_t kFormatVersion = 2;
 
 using FileId = uint32_t;
 using Epoch = uint32_t;
@@ -71,10 +71,20 @@ enum class RecordType : uint8_t {  // 0 is never valid, so zeros end a log clean
   kRemove = 7,
   kBlobWrite = 8,
   kBlobSync = 9,
-  kRetired = 10,
+  kManifest = 10,
 };
 // An unknown type with this bit may be skipped; one without it refuses the mount.
 inline constexpr uint8_t kIgnorableType = 0x80;
+constexpr bool is_from_a_newer_version(RecordType type) {
+  const auto number = static_cast<uint8_t>(type);
+  return number > static_cast<uint8_t>(RecordType::kManifest) && (number & kIgnorableType) == 0;
+}
+
+// Log files of different temperature: what users write; what has survived one cleaning; what has
+// survived more. Data that die together lie together, so that cleaning copies less (LFS, SOSP 1991;
+// SepBIT, FAST 2022).
+enum class Stream : uint16_t { kUser = 0, kWarm = 1, kCold = 2 };
+inline constexpr size_t kStreams = 3;
 
 struct LogFileHeader {
   static constexpr uint64_t kMagic = 0x31474f4c'46464c56;  // "VLFFLOG1"
@@ -96,7 +106,7 @@ struct GroupHeader {
   static constexpr uint32_t kMagic = 0x50524756;  // "VGRP"
   uint32_t magic = kMagic;
   uint16_t version = kFormatVersion;
-  uint16_t flags = 0;
+  Stream stream = Stream::kUser;
   uint32_t volume_salt = 0;
   Epoch epoch = 0;
   FileId file = 0;
@@ -133,8 +143,7 @@ struct RecordHeader {
   uint32_t nanoseconds = 0;
   uint16_t name_length = 0;
   uint16_t body_length = 0;
-  FileId origin = 0;  // tombstones copied by the cleaner: the file they were first written to
-  uint32_t reserved = 0;
+  GroupSequence origin = 0;  // tombstones copied by the cleaner: the group they first stood in
 };
 static_assert(sizeof(RecordHeader) == 72 && std::is_trivially_copyable_v<RecordHeader>);
 

@@ -5,6 +5,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/crc32c.h"
+#include "engine/log/footer.h"
 
 namespace valfs::log {
 namespace {
@@ -80,6 +81,7 @@ GroupHeader seal_group(std::byte* image, uint64_t end, const GroupSummary& summa
   header.length = static_cast<uint32_t>(end + directory.size());
   header.record_count = summary.record_count();
   header.directory = static_cast<uint32_t>(end);
+  header.stream = place.stream;
   header.sequence = place.sequence;
   header.watermark = watermark;
   header.next_record = next_record;
@@ -110,14 +112,15 @@ std::optional<GroupHeader> decode_group_header(std::span<const std::byte> bytes,
 }
 
 GroupContents read_group(std::span<const std::byte> image, const GroupHeader& header,
-                         const Salt& salt, uint64_t offset) {
+                         const Salt& salt, uint64_t offset, bool skipped) {
   GroupContents contents;
   if (image.size() < header.length) return contents;  // the file ends inside: nothing is certain
   const bool gapless =
       walk_records(image, sizeof header, header.directory, salt, offset, contents.records);
   uint32_t digest = 0;
   bool payloads_good = true;
-  for (const auto& entry : contents.records) {
+  for (auto& entry : contents.records) {
+    if (skipped && entry.found.payload_length >= kSkippedPayload) entry.payload_good = true;
     digest = crc32c(bytes_of(entry.found.crc), digest);
     payloads_good &= entry.payload_good;
   }

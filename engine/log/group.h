@@ -13,6 +13,7 @@ struct GroupPlace {
   Salt salt;
   uint64_t offset = 0;  // of the group in its log file
   GroupSequence sequence = 0;
+  Stream stream = Stream::kUser;
   uint64_t previous_end = 0;  // packed Position
   uint32_t previous_crc = 0;
 };
@@ -59,8 +60,10 @@ struct GroupContents {
 };
 
 // Reads the records of a group whose header is good. Records behind a damaged one are found again.
+// Of an image read with the help of a footer, payloads from kSkippedPayload on are not there, and
+// are taken for good (`skipped`).
 GroupContents read_group(std::span<const std::byte> image, const GroupHeader& header,
-                         const Salt& salt, uint64_t offset);
+                         const Salt& salt, uint64_t offset, bool skipped = false);
 
 // Finds the records in a stretch of a log file that has no good group header.
 std::vector<GroupContents::Entry> find_records(std::span<const std::byte> bytes, const Salt& salt,

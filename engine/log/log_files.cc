@@ -51,6 +51,7 @@ uint64_t LogFiles::file_size() const {
 
 void LogFiles::adopt(LogFileRef file) {
   const std::lock_guard lock(mutex_);
+  used_ += file->end - file->begin + file->footer;
   files_[file->id] = std::move(file);
 }
 
@@ -146,18 +147,22 @@ size_t LogFiles::spares() const {
   return spares_.size();
 }
 
-LogFileRef LogFiles::take_spare() {
+LogFileRef LogFiles::take_spare(Stream stream) {
   const std::lock_guard lock(mutex_);
   VALFS_CHECK(!spares_.empty());
   LogFileRef file = std::move(spares_.front());
   spares_.pop_front();
+  file->stream = stream;
   files_[file->id] = file;
   return file;
 }
 
 void LogFiles::grew(LogFile& file, uint64_t end, GroupSequence group, ObjectId highest_object) {
   const std::lock_guard lock(mutex_);
-  file.end = std::max(file.end, end);
+  if (end > file.end) {
+    used_ += end - file.end;
+    file.end = end;
+  }
   if (file.first_group == 0) file.first_group = group;
   file.last_group = std::max(file.last_group, group);
   file.highest_object = std::max(file.highest_object, highest_object);
@@ -168,18 +173,86 @@ void LogFiles::mark_sealed(LogFile& file) {
   file.sealed = true;
 }
 
+void LogFiles::cut_back(LogFile& file, uint64_t end, GroupSequence last_group) {
+  const std::lock_guard lock(mutex_);
+  VALFS_CHECK(end >= file.begin && end <= file.end);
+  used_ -= file.end - end;
+  file.end = end;
+  file.last_group = last_group;
+  if (end == file.begin) file.first_group = file.last_group = 0;
+  while (!file.map.groups.empty() && file.map.groups.back().offset * kBlock >= end) {
+    file.map.gaps.resize(file.map.gaps.size() - file.map.groups.back().gaps);
+    file.map.groups.pop_back();
+  }
+}
+
+void LogFiles::freed(LogFile& file, uint64_t begin, GroupSequence first_group) {
+  const std::lock_guard lock(mutex_);
+  VALFS_CHECK(begin >= file.begin && begin <= file.end);
+  used_ -= begin - file.begin;
+  file.begin = begin;
+  file.first_group = first_group;
+}
+
+Manifest LogFiles::manifest(GroupSequence newest_freed, FileId gone) const {
+  std::vector<ManifestEntry> entries;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [id, file] : files_) {
+    // What holds nothing yet may be gone after a crash, and nobody misses it.
+    if (id == gone || file->first_group == 0) continue;
+    const auto blocks = [](uint64_t bytes) { return static_cast<uint32_t>(bytes / kBlock); };
+    entries.push_back({id, blocks(file->begin), file->sealed ? blocks(file->end) : 0,
+                       file->begin == file->end ? 1U : 0U});
+  }
+  return {newest_freed, std::move(entries)};
+}
+
+void LogFiles::map_group(LogFile& file, const FooterGroup& group, std::span<const Gap> gaps) {
+  const std::lock_guard lock(mutex_);
+  FooterGroup& entry = file.map.groups.emplace_back(group);
+  entry.gaps = static_cast<uint32_t>(gaps.size());
+  file.map.gaps.insert(file.map.gaps.end(), gaps.begin(), gaps.end());
+}
+
+// Behind the groups, where nothing acknowledged lies. Without one the file is merely read in full
+// should all checkpoints be lost.
+Status LogFiles::write_footer(LogFile& file) {
+  Footer footer;
+  {
+    const std::lock_guard lock(mutex_);
+    footer = std::move(file.map);
+    file.map = {};
+    if (!file.mapped || footer.groups.empty()) return {};
+    file.mapped = false;
+    footer.end = file.end;
+  }
+  const auto bytes = encode_footer(footer, salt(file));
+  VALFS_TRY(file.file->write(footer.end, bytes));
+  VALFS_TRY(file.file->sync());
+  const std::lock_guard lock(mutex_);
+  file.footer = bytes.size();
+  used_ += file.footer;
+  file.size = footer.end + bytes.size();
+  return {};
+}
+
 Status LogFiles::trim_sealed() {
   for (const LogFileRef& file : sealed()) {
     uint64_t end;
     {
       const std::lock_guard lock(mutex_);
-      if (file->end >= file->size) continue;
+      if (file->end + file->footer >= file->size && !file->mapped) continue;
       end = file->end;
     }
     VALFS_TRY(file->file->resize(end));
     VALFS_TRY(file->file->sync());  // whoever asked may forget the cut now
-    const std::lock_guard lock(mutex_);
-    file->size = end;
+    {
+      const std::lock_guard lock(mutex_);
+      file->size = end;
+    }
+    if (auto written = write_footer(*file); !written && written.error().code != ENOSPC) {
+      return written;
+    }
   }
   return {};
 }
@@ -189,7 +262,11 @@ Status LogFiles::remove(FileId id) {
   VALFS_TRY(storage_.remove(path));
   {
     const std::lock_guard lock(mutex_);
-    files_.erase(id);
+    const auto file = files_.find(id);
+    if (file != files_.end()) {
+      used_ -= file->second->end - file->second->begin + file->second->footer;
+      files_.erase(file);
+    }
   }
   return storage_.sync_directory(parent_of(path));
 }
@@ -214,8 +291,8 @@ LogFiles::Usage LogFiles::usage() const {
   const std::lock_guard lock(mutex_);
   usage.files = files_.size();
   for (const auto& [id, file] : files_) {
-    usage.used += file->end - kFirstGroupOffset;
-    usage.bytes += file->size;
+    usage.used += file->end - file->begin + file->footer;
+    usage.bytes += file->size - (file->begin - kFirstGroupOffset);
   }
   for (const LogFileRef& file : spares_) usage.spare += file->size;
   usage.bytes += usage.spare;

@@ -6,13 +6,15 @@
 // Thread-safe. A LogFile lives as long as somebody holds it; freeing removes its name only.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
 
-#include "engine/log/format.h"
+#include "engine/log/footer.h"
+#include "engine/log/manifest.h"
 
 namespace valfs::log {
 
@@ -21,12 +23,17 @@ struct LogFile {
   Epoch epoch = 0;
   std::shared_ptr<storage::File> file;
   // Guarded by the mutex of LogFiles; the log writer's file grows.
-  uint64_t size = 0;                 // bytes of the file
-  uint64_t end = kFirstGroupOffset;  // bytes in use
+  Stream stream = Stream::kUser;
+  uint64_t size = 0;                   // bytes of the file
+  uint64_t begin = kFirstGroupOffset;  // the cleaner has freed what lies before
+  uint64_t end = kFirstGroupOffset;    // behind the last group
   ObjectId highest_object = 0;       // no record in it is about a younger object
-  GroupSequence first_group = 0;
+  GroupSequence first_group = 0;  // of those not freed
   GroupSequence last_group = 0;
   bool sealed = false;  // the log writer has left it
+  uint64_t footer = 0;  // bytes of its footer; 0: it has none
+  Footer map;           // what its footer will say
+  bool mapped = true;   // all of its groups are in the map
 };
 using LogFileRef = std::shared_ptr<LogFile>;
 
@@ -40,7 +47,7 @@ class LogFiles {
   };
   struct Usage {
     uint64_t files = 0;
-    uint64_t used = 0;   // bytes in groups, padding included, of active and sealed files
+    uint64_t used = 0;   // bytes in groups not freed, padding included, and in footers
     uint64_t spare = 0;  // bytes of prepared files
     uint64_t bytes = 0;  // of all of them on the disk
   };
@@ -67,13 +74,22 @@ class LogFiles {
   Status prepare(size_t wanted, bool small_will_do = false);
   size_t spares() const;
   // The oldest spare becomes a file of the log. There must be one.
-  LogFileRef take_spare();
+  LogFileRef take_spare(Stream stream);
 
   // Bookkeeping of the log writer and recovery.
   void grew(LogFile& file, uint64_t end, GroupSequence group, ObjectId highest_object);
   void mark_sealed(LogFile& file);
+  // For the footer: a group, and where its large payloads lie.
+  void map_group(LogFile& file, const FooterGroup& group, std::span<const Gap> gaps);
+  // The file ends before groups that could not be written and were moved elsewhere.
+  void cut_back(LogFile& file, uint64_t end, GroupSequence last_group);
+  // The cleaner is done with what lies before `begin`; `first_group` is the first that is left.
+  void freed(LogFile& file, uint64_t begin, GroupSequence first_group);
 
-  // Gives back what a sealed file did not use. Slow.
+  // What is there now. `gone`: a file that is about to be removed.
+  Manifest manifest(GroupSequence newest_freed, FileId gone) const;
+
+  // Gives back what sealed files did not use, and writes their footers. Slow.
   Status trim_sealed();
   // Removes the name; durable when it returns.
   Status remove(FileId id);
@@ -81,9 +97,12 @@ class LogFiles {
   Status remove_spares();
 
   Usage usage() const;
+  // The same; without a lock.
+  uint64_t used() const { return used_.load(std::memory_order_relaxed); }
   FileId next_file() const;
 
  private:
+  Status write_footer(LogFile& file);
   Result<LogFileRef> make_file(FileId id, uint64_t size);
 
   storage::Storage& storage_;
@@ -96,6 +115,7 @@ class LogFiles {
   Limits limits_;
   std::map<FileId, LogFileRef> files_;
   std::deque<LogFileRef> spares_;
+  std::atomic<uint64_t> used_{0};
 };
 
 }  // namespace valfs::log

@@ -15,13 +15,15 @@ constexpr size_t kGroupsInFlight = 4;
 }  // namespace
 
 LogWriter::LogWriter(storage::Storage& storage, LogFiles& files, Staging& staging,
-                     const Start& start, Clock clock)
+                     const Start& start, Clock clock, uint32_t max_records)
     : storage_(storage),
       files_(files),
       staging_(staging),
       clock_(std::move(clock)),
+      max_records_(max_records),
       next_object_(start.next_object),
       slots_(staging.slot_count()),
+      reserve_(staging.slot_count() - 1),
       next_group_(start.next_group),
       next_record_(start.next_record),
       previous_end_(start.previous_end),
@@ -38,13 +40,25 @@ bool LogWriter::open_has_records() const {
   return open_ && slots_[*open_].summary.record_count() > 0;
 }
 
-bool LogWriter::open_slot_fits(uint64_t bytes, size_t records) const {
+bool LogWriter::open_slot_fits(const Need& need) const {
   const Slot& slot = slots_[*open_];
-  return group_length(slot.end + bytes, slot.summary.record_count() + records) <= slot.capacity;
+  const size_t records = slot.summary.record_count() + need.records;
+  return slot.stream == need.stream && records <= max_records_ &&
+         group_length(slot.end + need.bytes, records) <= slot.capacity;
 }
 
-bool LogWriter::file_fits(uint64_t bytes, size_t records) const {
-  return file_ && next_offset_ + group_length(sizeof(GroupHeader) + bytes, records) <= file_->size;
+bool LogWriter::file_fits(Stream stream, const Need& need) const {
+  const Active& at = active(stream);
+  const uint64_t length = group_length(sizeof(GroupHeader) + need.bytes, need.records);
+  return at.file && at.next_offset + length <= at.file->size;
+}
+
+// A file of its own for each stream is worth having only while there are files to spare.
+Stream LogWriter::usable_stream(const Need& need) const {
+  if (file_fits(need.stream, need) || files_.spares() > spares_kept(Purpose::kOrdinary)) {
+    return need.stream;
+  }
+  return Stream::kUser;
 }
 
 // So many prepared files an append must leave. The cleaner has one for itself, so that it can
@@ -62,28 +76,38 @@ size_t LogWriter::spares_kept(Purpose purpose) {
 }
 
 // So many prepared files there must be for an append.
-size_t LogWriter::spares_needed(uint64_t bytes, size_t records, Purpose purpose) const {
-  const bool fits = (open_ && open_slot_fits(bytes, records)) || file_fits(bytes, records);
-  return spares_kept(purpose) + (fits ? 0 : 1);
+size_t LogWriter::spares_needed(const Need& need) const {
+  const bool fits = (open_ && open_slot_fits(need)) || file_fits(need.stream, need);
+  return spares_kept(need.purpose) + (fits ? 0 : 1);
 }
 
 uint64_t LogWriter::room_left() const {
   const Lock lock(mutex_);
-  if (!file_) return 0;
-  const uint64_t used = next_offset_ + (open_ ? slots_[*open_].end : 0);
-  return file_->size > used ? file_->size - used : 0;
+  const Active& at = active(Stream::kUser);
+  if (!at.file) return 0;
+  const bool open = open_ && slots_[*open_].stream == Stream::kUser;
+  const uint64_t used = at.next_offset + (open ? slots_[*open_].end : 0);
+  return at.file->size > used ? at.file->size - used : 0;
+}
+
+uint64_t LogWriter::sealed_end(const LogFile& file) const {
+  const Lock lock(mutex_);
+  for (const Active& at : active_) {
+    if (at.file.get() == &file) return at.next_offset;
+  }
+  return files_.state_of(file).end;
 }
 
 std::optional<uint32_t> LogWriter::free_slot() const {
   for (uint32_t slot = 0; slot < slots_.size(); slot++) {
-    if (slots_[slot].state == State::kFree) return slot;
+    if (slot != reserve_ && slots_[slot].state == State::kFree) return slot;
   }
   return std::nullopt;
 }
 
-bool LogWriter::reserve_room(uint64_t bytes, size_t records, Purpose purpose) {
+bool LogWriter::reserve_room(uint64_t bytes, size_t records, Purpose purpose, Stream stream) {
   const Lock lock(mutex_);
-  reserved_ = room(bytes, records, purpose);
+  reserved_ = room({bytes, records, purpose, stream});
   return reserved_;
 }
 
@@ -98,44 +122,57 @@ void LogWriter::end_reservation() {
   changed_.notify_all();
 }
 
-bool LogWriter::room(uint64_t bytes, size_t records, Purpose purpose) {
-  if (failure_) return false;
+bool LogWriter::room(Need need) {
+  if (failure_ || trouble_seen_) return false;
   // Where the reserve has been used up it has to be made up first.
-  if (files_.spares() < spares_kept(purpose)) return false;
-  if (group_length(sizeof(GroupHeader) + bytes, records) > staging_.slot_size()) return false;
-  if (open_ && open_slot_fits(bytes, records)) return true;
+  if (files_.spares() < spares_kept(need.purpose)) return false;
+  if (group_length(sizeof(GroupHeader) + need.bytes, need.records) > staging_.slot_size()) {
+    return false;
+  }
+  need.stream = usable_stream(need);
+  if (open_ && open_slot_fits(need)) return true;
   if (open_has_records()) seal_open();
-  if (open_) cancel_open();  // too little is left of the file
-  return open_slot(bytes, records, purpose);
+  if (open_) cancel_open();  // too little is left of the file, or it is another stream's
+  return open_slot(need);
 }
 
-bool LogWriter::open_slot(uint64_t bytes, size_t records, Purpose purpose) {
+bool LogWriter::open_slot(const Need& need) {
   const auto free = free_slot();
   if (!free) return false;
-  if (!file_fits(bytes, records)) {
-    if (files_.spares() <= spares_kept(purpose)) return false;
-    leave_file();
-    file_ = files_.take_spare();
-    next_offset_ = kFirstGroupOffset;
-    VALFS_CHECK(file_fits(bytes, records));
+  if (!file_fits(need.stream, need)) {
+    if (files_.spares() <= spares_kept(need.purpose)) return false;
+    leave_file(need.stream);
+    active(need.stream) = {files_.take_spare(need.stream), kFirstGroupOffset};
+    VALFS_CHECK(file_fits(need.stream, need));
   }
+  const Active& at = active(need.stream);
   Slot& slot = slots_[*free];
   slot.state = State::kOpen;
-  slot.file = file_;
-  slot.place = {files_.salt(*file_), next_offset_, next_group_++, previous_end_, previous_crc_};
+  slot.file = at.file;
+  slot.stream = need.stream;
+  slot.place = {files_.salt(*at.file), at.next_offset,  next_group_++,
+                need.stream,           previous_end_,   previous_crc_};
   slot.end = sizeof(GroupHeader);
-  slot.capacity = std::min(staging_.slot_size(), (file_->size - next_offset_) / kBlock * kBlock);
+  slot.capacity = std::min(staging_.slot_size(), (at.file->size - at.next_offset) / kBlock * kBlock);
   slot.highest_object = 0;
   slot.summary.clear();
-  SlotHeader& header = staging_.header(*free);
-  header.sequence = slot.place.sequence;
-  header.file = slot.place.salt.file;
-  header.epoch = slot.place.salt.epoch;
-  header.offset = slot.place.offset;
-  header.previous_end = slot.place.previous_end;
-  header.previous_crc = slot.place.previous_crc;
+  slot.gaps.clear();
+  describe_slot(*free);
   open_ = *free;
   return true;
+}
+
+// Says in the staging memory where a slot's group is bound for.
+void LogWriter::describe_slot(uint32_t number) {
+  const GroupPlace& place = slots_[number].place;
+  SlotHeader& header = staging_.header(number);
+  header.sequence = place.sequence;
+  header.file = place.salt.file;
+  header.epoch = place.salt.epoch;
+  header.offset = place.offset;
+  header.stream = place.stream;
+  header.previous_end = place.previous_end;
+  header.previous_crc = place.previous_crc;
 }
 
 void LogWriter::cancel_open() {
@@ -145,10 +182,11 @@ void LogWriter::cancel_open() {
   open_.reset();
 }
 
-void LogWriter::leave_file() {
-  if (!file_) return;
-  files_.mark_sealed(*file_);
-  file_.reset();
+void LogWriter::leave_file(Stream stream) {
+  Active& at = active(stream);
+  if (!at.file) return;
+  files_.mark_sealed(*at.file);
+  at.file.reset();
 }
 
 std::vector<index::Placed> LogWriter::append(std::span<Record> records) {
@@ -167,6 +205,7 @@ std::vector<index::Placed> LogWriter::append(std::span<Record> records) {
     const uint32_t crc = encode(record, slot.place.salt, offset, image + slot.end);
     slot.summary.add(record, crc, static_cast<uint32_t>(slot.end));
     slot.highest_object = std::max(slot.highest_object, record.id);
+    note_payload(slot, record, offset);
     placed.push_back({Position::at(slot.place.salt.file, offset), record.meta_length(),
                       static_cast<uint32_t>(record.payload.size())});
     slot.end += length;
@@ -180,25 +219,42 @@ std::vector<index::Placed> LogWriter::append(std::span<Record> records) {
   return placed;
 }
 
+void LogWriter::note_payload(Slot& slot, const Record& record, uint64_t offset) {
+  if (record.payload.size() < kSkippedPayload) return;
+  slot.gaps.push_back(
+      {static_cast<uint32_t>((offset + record.meta_length()) / kRecordAlignment),
+       static_cast<uint32_t>(record.payload.size())});
+}
+
 void LogWriter::seal_open() {
   const uint32_t number = *open_;
   Slot& slot = slots_[number];
-  std::byte* image = staging_.image(number);
   staging_.header(number).committed.store(slot.end, std::memory_order_release);
+  seal(slot, staging_.image(number));
+  last_sealed_ = slot.place.sequence;
+  in_order_.push_back(number);
+  open_.reset();
+  seal_wanted_ = false;
+  if (!trouble_seen_) send(number);
+}
+
+// Closes the group in its slot; the next one follows it.
+void LogWriter::seal(Slot& slot, std::byte* image) {
   const GroupHeader header =
       seal_group(image, slot.end, slot.summary, slot.place, durable_, next_record_, next_object());
   slot.length = round_up(header.length, kBlock);
   slot.state = State::kSealed;
   files_.grew(*slot.file, slot.place.offset + slot.length, slot.place.sequence,
               slot.highest_object);
-  next_offset_ = slot.place.offset + slot.length;
-  previous_end_ = Position::at(slot.place.salt.file, next_offset_).packed;
+  FooterGroup entry;
+  entry.sequence = slot.place.sequence;
+  entry.offset = static_cast<uint32_t>(slot.place.offset / kBlock);
+  entry.length = static_cast<uint32_t>(slot.length / kBlock);
+  entry.crc = header.crc;
+  files_.map_group(*slot.file, entry, slot.gaps);
+  active(slot.stream).next_offset = slot.place.offset + slot.length;
+  previous_end_ = Position::at(slot.place.salt.file, slot.place.offset + slot.length).packed;
   previous_crc_ = header.crc;
-  last_sealed_ = slot.place.sequence;
-  in_order_.push_back(number);
-  open_.reset();
-  seal_wanted_ = false;
-  send(number);
 }
 
 void LogWriter::send(uint32_t number) {
@@ -206,6 +262,7 @@ void LogWriter::send(uint32_t number) {
   slot.state = State::kInFlight;
   in_flight_++;
   groups_sent_++;
+  bytes_sent_ += slot.length;
   slot.file->file->write_durably(
       slot.place.offset, {staging_.image(number), slot.length},
       [this, number](Status status) { completed(number, std::move(status)); });
@@ -213,7 +270,7 @@ void LogWriter::send(uint32_t number) {
 
 void LogWriter::request_seal() {
   if (!open_has_records() || failure_) return;
-  if (in_flight_ < kGroupsInFlight && !reserved_) {
+  if (in_flight_ < kGroupsInFlight && !reserved_ && !trouble_seen_) {
     seal_open();
   } else {
     seal_wanted_ = true;
@@ -222,13 +279,31 @@ void LogWriter::request_seal() {
 
 void LogWriter::completed(uint32_t number, Status status) {
   std::vector<std::pair<Done, Status>> calls;
+  bool trouble = false;
   {
     const Lock lock(mutex_);
-    slots_[number].state = State::kWritten;
-    if (!status && !failure_) failure_ = status.error();
+    slots_[number].state = status ? State::kWritten : State::kSealed;
+    if (!status && !failure_) {
+      // What was moved once and fails again has no better place to go to.
+      if (relocations_ > 0 || !trouble_) {
+        failure_ = status.error();
+      } else if (!trouble_seen_) {
+        trouble_seen_ = status.error();
+      }
+    }
     calls = advance();
+    // Nothing is sent while there is trouble, so the last one that comes back stays the last.
+    trouble = trouble_seen_ && !failure_ && in_flight_ == 1;
   }
   for (auto& [done, result] : calls) done(result);
+  if (trouble) {
+    trouble_();
+    {
+      const Lock lock(mutex_);
+      calls = advance();
+    }
+    for (auto& [done, result] : calls) done(result);
+  }
   // Last: whoever waits for nothing to be in flight may end this object's life.
   const Lock lock(mutex_);
   in_flight_--;
@@ -261,7 +336,8 @@ std::vector<std::pair<LogWriter::Done, Status>> LogWriter::advance() {
   return calls;
 }
 
-Status LogWriter::wait_for_room(uint64_t bytes, size_t records, Purpose purpose) {
+Status LogWriter::wait_for_room(uint64_t bytes, size_t records, Purpose purpose, Stream stream) {
+  const Need need{bytes, records, purpose, stream};
   if (group_length(sizeof(GroupHeader) + bytes, records) > staging_.slot_size()) {
     return fail(EFBIG, "a batch of " + std::to_string(bytes) + " bytes does not fit in a group");
   }
@@ -270,12 +346,14 @@ Status LogWriter::wait_for_room(uint64_t bytes, size_t records, Purpose purpose)
     {
       Lock lock(mutex_);
       // Not while somebody is about to append to the open slot: room() may seal it.
-      const auto may_look = [this] { return failure_ || (!reserved_ && (open_ || free_slot())); };
+      const auto may_look = [this] {
+        return failure_ || (!reserved_ && !trouble_seen_ && (open_ || free_slot()));
+      };
       storage_.wait(lock, changed_, may_look);
       if (failure_) return tl::unexpected(*failure_);
-      if (room(bytes, records, purpose)) return {};
+      if (room(need)) return {};
       // The file is full and no spare may be taken, or the reserve has to be made up first.
-      spares = spares_needed(bytes, records, purpose);
+      spares = spares_needed(need);
       if (files_.spares() >= spares) continue;  // a slot is all that was missing
     }
     VALFS_TRY(files_.prepare(spares, purpose != Purpose::kOrdinary));
@@ -331,7 +409,7 @@ GroupSequence LogWriter::seal() {
 void LogWriter::attest() {
   const Lock lock(mutex_);
   if (failure_ || attested_ || reserved_ || open_has_records() || in_flight_ > 0) return;
-  if (!open_ && !room(0, 0, Purpose::kOrdinary)) return;
+  if (!open_ && !room({0, 0, Purpose::kOrdinary, Stream::kUser})) return;
   seal_open();
   attested_ = true;
 }
@@ -341,7 +419,9 @@ void LogWriter::rotate() {
   if (failure_) return;
   if (open_has_records()) seal_open();
   if (open_) cancel_open();
-  if (file_ && next_offset_ > kFirstGroupOffset) leave_file();
+  for (const Stream stream : {Stream::kUser, Stream::kWarm, Stream::kCold}) {
+    if (active(stream).next_offset > kFirstGroupOffset) leave_file(stream);
+  }
 }
 
 bool LogWriter::read(Position record, uint64_t lead, std::span<std::byte> into) {
@@ -390,14 +470,19 @@ std::optional<Error> LogWriter::failure() const {
   return failure_;
 }
 
+uint64_t LogWriter::bytes_sent() const {
+  const Lock lock(mutex_);
+  return bytes_sent_;
+}
+
 uint64_t LogWriter::groups_sent() const {
   const Lock lock(mutex_);
   return groups_sent_;
 }
 
-LogFileRef LogWriter::active_file() const {
+uint64_t LogWriter::relocations() const {
   const Lock lock(mutex_);
-  return file_;
+  return relocations_;
 }
 
 }  // namespace valfs::log

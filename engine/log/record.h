@@ -10,7 +10,8 @@
 //   entry's) UNNAME       cookie    inode            parent     –                  – REMOVE inode
 //   –                –          –                  – BLOB_WRITE   inode     offset           length
 //   –                  – BLOB_SYNC    inode     durable size     –          –                  –
-//   RETIRED      –         –                –          Interval[]         –
+//   MANIFEST     –         newest freed     –          –                  ManifestEntry[]
+//                          group
 #pragma once
 
 #include <optional>
@@ -39,7 +40,7 @@ struct Record {
   uint64_t a = 0;
   uint64_t b = 0;
   Time time;
-  FileId origin = 0;
+  GroupSequence origin = 0;
   std::span<const std::byte> body;
   std::string_view name;
   std::span<const std::byte> payload;

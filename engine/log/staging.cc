@@ -60,6 +60,7 @@ Result<StagedGroup> read_slot(const SlotHeader& slot, std::span<const std::byte>
   group.place = {{volume.salt(), slot.file, slot.epoch},
                  slot.offset,
                  slot.sequence,
+                 slot.stream,
                  slot.previous_end,
                  slot.previous_crc};
   GroupSummary summary;
@@ -111,7 +112,14 @@ Result<std::vector<StagedGroup>> read_staging(std::span<const std::byte> memory,
       used.emplace_back(header_at(slot).sequence, slot);
     }
   }
-  std::sort(used.begin(), used.end());
+  // A group that was being moved to another file may be in two slots, whole in both.
+  std::sort(used.begin(), used.end(), [&](const auto& a, const auto& b) {
+    return a.first != b.first ? a.first < b.first
+                              : header_at(a.second).file > header_at(b.second).file;
+  });
+  used.erase(std::unique(used.begin(), used.end(),
+                         [](const auto& a, const auto& b) { return a.first == b.first; }),
+             used.end());
   std::vector<StagedGroup> groups;
   for (const auto& [sequence, slot] : used) {
     auto group =

@@ -37,7 +37,8 @@ struct SlotHeader {
   uint64_t offset;  // of the group in its file
   uint64_t previous_end;
   uint32_t previous_crc;
-  uint32_t reserved;
+  Stream stream;
+  uint16_t reserved;
 };
 static_assert(sizeof(SlotHeader) == 48 && std::atomic<uint64_t>::is_always_lock_free);
 

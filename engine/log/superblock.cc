@@ -10,6 +10,7 @@ namespace valfs::log {
 namespace {
 
 constexpr uint64_t kCopies = kSuperblockCopies;
+constexpr uint64_t kPairs = kCopies / 2;
 constexpr size_t kCrcBytes = offsetof(Superblock, crc);
 constexpr uint32_t kKnownIncompat = 0;
 
@@ -19,12 +20,33 @@ std::vector<std::byte> block_of(const Superblock& superblock) {
   return block;
 }
 
-// Two copies at a time, so that a power cut in between leaves two whole ones.
-Status write_copies(storage::File& file, const Superblock& superblock) {
+// The copy of that number, if it is whole; `ours` becomes true if it is one at all.
+std::optional<Superblock> read_copy(storage::File& file, uint64_t copy, bool& ours) {
+  std::vector<std::byte> block(kBlock);
+  const auto got = file.read(copy * kBlock, block);
+  if (!got || *got < sizeof(Superblock)) return std::nullopt;
+  Superblock superblock;
+  std::memcpy(&superblock, block.data(), sizeof superblock);
+  if (superblock.magic != Superblock::kMagic) return std::nullopt;
+  ours = true;
+  if (superblock.crc != crc32c(bytes_of(superblock).first(kCrcBytes))) return std::nullopt;
+  return superblock;
+}
+
+bool has_whole_copy(storage::File& file, uint64_t pair) {
+  bool ours = false;
+  return read_copy(file, pair * 2, ours) || read_copy(file, pair * 2 + 1, ours);
+}
+
+// Two copies at a time, so that a power cut in between leaves two whole ones: `first` is the pair
+// to begin with.
+Status write_copies(storage::File& file, const Superblock& superblock, uint64_t first) {
   const auto block = block_of(superblock);
-  for (uint64_t copy = 0; copy < kCopies; copy++) {
-    VALFS_TRY(file.write(copy * kBlock, block));
-    if (copy % 2 == 1) VALFS_TRY(file.sync());
+  for (uint64_t i = 0; i < kPairs; i++) {
+    const uint64_t pair = (first + i) % kPairs;
+    VALFS_TRY(file.write(pair * 2 * kBlock, block));
+    VALFS_TRY(file.write((pair * 2 + 1) * kBlock, block));
+    VALFS_TRY(file.sync());
   }
   return {};
 }
@@ -63,15 +85,7 @@ std::optional<Superblock> SuperblockCopies::newest() const {
 SuperblockCopies read_superblock_copies(storage::File& file) {
   SuperblockCopies result;
   for (uint64_t copy = 0; copy < kCopies; copy++) {
-    std::vector<std::byte> block(kBlock);
-    const auto got = file.read(copy * kBlock, block);
-    if (!got || *got < sizeof(Superblock)) continue;
-    Superblock superblock;
-    std::memcpy(&superblock, block.data(), sizeof superblock);
-    if (superblock.magic != Superblock::kMagic) continue;
-    result.ours = true;
-    if (superblock.crc != crc32c(bytes_of(superblock).first(kCrcBytes))) continue;
-    result.copies[copy] = superblock;
+    result.copies[copy] = read_copy(file, copy, result.ours);
   }
   return result;
 }
@@ -99,8 +113,10 @@ Status write_superblock(storage::Storage& storage, Superblock& superblock) {
   // A daemon that was killed here may have left copies in the page cache only: the two that are not
   // written first have to be on the disk before.
   VALFS_TRY(file->sync());
+  // A power cut may have torn the last pair: then the first is all there is.
+  const uint64_t first = has_whole_copy(*file, 1) ? 0 : 1;
   seal(superblock);
-  return write_copies(*file, superblock);
+  return write_copies(*file, superblock, first);
 }
 
 Status create_superblock(storage::Storage& storage, Superblock& superblock) {
@@ -110,7 +126,7 @@ Status create_superblock(storage::Storage& storage, Superblock& superblock) {
   }
   VALFS_ASSIGN(auto file, storage.open(temporary, storage::OpenMode::kCreate));
   seal(superblock);
-  VALFS_TRY(write_copies(*file, superblock));
+  VALFS_TRY(write_copies(*file, superblock, 0));
   VALFS_TRY(storage.rename(temporary, kSuperblockPath));
   return storage.sync_directory("");
 }

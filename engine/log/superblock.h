@@ -18,6 +18,7 @@ struct Cut {
 struct Superblock {
   static constexpr uint64_t kMagic = 0x31505553'46464c56;  // "VLFFSUP1"
   static constexpr uint32_t kMaxCuts = 128;
+  static constexpr uint32_t kFreedKept = 64;
 
   uint64_t magic = kMagic;
   uint32_t version = kFormatVersion;
@@ -36,10 +37,18 @@ struct Superblock {
   FileId next_file = 1;
   uint32_t cut_count = 0;
   std::array<Cut, kMaxCuts> cuts{};
-  uint32_t reserved = 0;
+  // The log files freed last, a ring: should the manifest that says so be damaged, nobody takes
+  // them for lost.
+  uint32_t freed_count = 0;
+  std::array<FileId, kFreedKept> freed{};
   uint32_t crc = 0;
 
   std::optional<uint64_t> cut_of(FileId file) const;
+  // Without room for one more it is forgotten: what lies behind it then looks torn, or damaged.
+  void add_cut(const Cut& cut) {
+    if (cut_count < kMaxCuts) cuts[cut_count++] = cut;
+  }
+  void note_freed(FileId file) { freed[freed_count++ % kFreedKept] = file; }
   void set_boot_id(const std::string& id);
   bool boot_id_is(const std::string& id) const;
 };

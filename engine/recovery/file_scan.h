@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "engine/log/group.h"
@@ -15,23 +16,37 @@ struct FoundGroup {
   uint64_t length = 0;  // padding included
   log::GroupHeader header;
   bool whole = false;  // all records are there and match their CRCs
+  // Of a scan by footer: the large payloads in it, which were not read.
+  bool by_footer = false;
+  std::vector<log::Gap> gaps;
   log::ObjectId highest_object = 0;
 };
 
-// Bytes that are neither a group nor zeros.
+// Bytes in which no group can be recognised: all between two groups, and behind the last one what
+// is not zeros at the end.
 struct Stretch {
   log::LogFileRef file;
   uint64_t begin = 0;
   uint64_t end = 0;
+  bool last = false;  // no group follows in the file
+};
+
+// A MANIFEST record.
+struct FoundManifest {
+  log::GroupSequence group = 0;
+  uint64_t offset = 0;
+  uint32_t length = 0;
+  bool good = false;  // else its group is known to have held one that cannot be read
 };
 
 struct FileScan {
-  std::vector<FoundGroup> groups;  // in order of place
-  std::vector<Stretch> stretches;  // in order of place
-  bool unreadable = false;         // the disk gave EIO somewhere
-  bool stopped = false;            // by the visitor
-  std::vector<std::byte> retired;  // body of the youngest RETIRED record
-  log::RecordSequence retired_sequence = 0;
+  log::LogFileRef file;
+  uint64_t from = 0;                     // where it begins
+  std::vector<FoundGroup> groups;        // in order of place
+  std::vector<Stretch> stretches;        // in order of place
+  std::vector<FoundManifest> manifests;  // in order of place
+  bool unreadable = false;               // the disk gave EIO somewhere
+  bool stopped = false;                  // by the visitor
 };
 
 // Called in order of place while a file is scanned; false ends the scan. The contents of a group
@@ -52,6 +67,21 @@ Result<std::vector<log::FileId>> list_log_files(storage::Storage& storage);
 // Reads the file from `from` up to `to`.
 FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t from, uint64_t to,
                    const ScanVisitor& visitor = {});
+
+// The same without reading large payloads, as the file's footer allows. Nothing if a group is not
+// where, or what, the footer says.
+std::optional<FileScan> scan_by_footer(const log::LogFileRef& file, const log::Salt& salt,
+                                       const log::Footer& footer, uint64_t from);
+
+// The bytes of a group; without the payloads that were skipped, if it was found by a footer.
+std::vector<std::byte> read_image(const FoundGroup& group, bool& unreadable);
+
+// Reads what scan_file() has found.
+Result<log::Manifest> read_manifest(const FileScan& scan, const log::Salt& salt,
+                                    const FoundManifest& found);
+
+// True if every byte of the file is there and zero.
+bool is_all_zeros(storage::File& file, uint64_t begin, uint64_t end);
 
 // The bytes of a stretch of a file; blocks that the disk cannot read come as zeros.
 std::vector<std::byte> read_stretch(storage::File& file, uint64_t begin, uint64_t end,

@@ -20,7 +20,14 @@ class LostFiles {
   }
 
  private:
-  bool is_lost(log::Position record) const { return record && !core_.files.find(record.file()); }
+  // Its file is missing, or was cut off before it, or it had been copied to where it is lost.
+  bool is_lost(log::Position record) const {
+    if (!record) return false;
+    const log::LogFileRef file = core_.files.find(record.file());
+    if (!file) return true;
+    const log::LogFile now = core_.files.state_of(*file);
+    return record.offset() < now.begin || record.offset() >= now.end;
+  }
 
   void find() {
     core_.index.for_each_inode([this](index::Inode& inode) {
@@ -92,17 +99,22 @@ class LostFiles {
 
 Status record_lost_files(Core& core, checkpoint::Checkpointer& checkpointer, Recovered& recovered) {
   VALFS_TRY(LostFiles(core, recovered.warnings).rescue());
-  // The checkpoint first: RETIRED beyond what a checkpoint covers would make that one useless.
+  // The checkpoint first: once the manifest says that the files are gone, nobody asks for them.
   VALFS_TRY(checkpointer.run());
-  const auto intervals = core.retired.intervals();
-  const uint64_t body = intervals.size() * sizeof(log::Retired::Interval);
+  const uint64_t entries = (core.files.usage().files + 4) * sizeof(log::ManifestEntry);
   {
     VALFS_ASSIGN(auto transaction,
-                 Transaction::begin(core, Transaction::Size::of(1, body, 0), kPurpose));
-    transaction.retired(intervals);
+                 Transaction::begin(core, Transaction::Size::of(1, 0, entries), kPurpose));
+    transaction.manifest(core.files.manifest(core.newest_freed, 0));
     transaction.commit({});
   }
-  return core.writer->sync();
+  VALFS_TRY(core.writer->sync());
+  // Should that manifest be damaged one day, they are still not missed.
+  const std::lock_guard lock(core.superblock_mutex);
+  for (const log::FileId id : recovered.lost_files) {
+    if (!core.files.find(id)) core.superblock.note_freed(id);
+  }
+  return log::write_superblock(core.storage, core.superblock);
 }
 
 }  // namespace valfs::recovery

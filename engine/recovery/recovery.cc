@@ -28,19 +28,30 @@ class Recovery {
     VALFS_TRY(open_files());
     load_checkpoint();
     auto scans = scan_files();
-    read_retired(scans);
+    manifest_ = youngest_manifest(scans, UINT64_MAX);
     if (checkpoint_is_outrun()) {
       forget_checkpoint();
       scans = scan_files();
-      read_retired(scans);
+      manifest_ = youngest_manifest(scans, UINT64_MAX);
     }
-    std::set<log::FileId> present;
-    for (const log::LogFileRef& file : opened_) present.insert(file->id);
-    VALFS_ASSIGN(const Verdict verdict,
-                 judge(scans, result_.checkpoint_covers + 1, known_durable(scans), result_.retired,
-                       present, options_.missing));
-    for (const auto& interval : verdict.lost) lose(interval);
-    VALFS_TRY(check_covered_files());
+    Evidence evidence;
+    evidence.first = result_.checkpoint_covers + 1;
+    evidence.durable = known_durable(scans);
+    evidence.manifest = manifest_;
+    evidence.manifest_up_to = [&](log::GroupSequence last) {
+      return last >= manifest_.group() ? manifest_ : youngest_manifest(scans, last);
+    };
+    evidence.manifest_lost = manifest_lost_;
+    for (const log::LogFileRef& file : opened_) evidence.present[file->id] = file->size;
+    for (const log::FileId id : result_.unrecognised) evidence.present[id] = 0;
+    evidence.freed.insert(superblock_.freed.begin(), superblock_.freed.end());
+    evidence.missing = options_.missing;
+    VALFS_ASSIGN(Verdict verdict, judge(scans, evidence));
+    VALFS_TRY(check_covered_files(evidence.freed, verdict));
+    note_lost(verdict);
+    if (verdict.unreadable) VALFS_TRY(check_end_is_readable(verdict));
+    manifest_ = verdict.manifest;
+    drop_freed(verdict);
     if (options_.on_verdict) options_.on_verdict(verdict);
     Replay replay(index_, files_, result_);
     VALFS_TRY(replay.run(verdict, result_.used_checkpoint ? index::Index::Mode::kLogOrder
@@ -75,14 +86,26 @@ class Recovery {
       warn("staging slots set aside: " + groups.error().what);
       return {};
     }
-    for (const log::StagedGroup& group : *groups) VALFS_TRY(drain(group));
+    for (const log::StagedGroup& group : *groups) {
+      VALFS_TRY(drain(group));
+      // It was about to be moved elsewhere when the daemon died, and counts where it is.
+      const auto cut = superblock_.cut_of(group.place.salt.file);
+      if (cut && group.place.offset >= *cut) uncut_.insert(group.place.salt.file);
+    }
     nothing_torn_ = true;
     return {};
   }
 
   Status drain(const log::StagedGroup& group) {
     const std::string path = log::log_file_path(group.place.salt.file);
-    VALFS_ASSIGN(auto file, storage_.open(path, storage::OpenMode::kReadWrite));
+    auto opened = storage_.open(path, storage::OpenMode::kReadWrite);
+    if (!opened && opened.error().code == ENOENT) {
+      if (options_.missing == MissingFile::kRefuse) return missing_file(group.place.salt.file);
+      warn("a staged group is lost: its log file " + path + " is missing");
+      return {};
+    }
+    if (!opened) return tl::unexpected(opened.error());
+    const auto& file = *opened;
     if (!holds(*file, group)) {
       VALFS_TRY(file->write(group.place.offset, group.image));
       VALFS_TRY(file->sync());
@@ -97,23 +120,17 @@ class Recovery {
     log::GroupSequence durable = superblock_.durable_group;
     if (!nothing_torn_) return durable;
     log::GroupSequence last = result_.checkpoint_covers;
-    const FoundGroup* last_group = nullptr;
+    bool trace = false;  // of a group whose header is damaged
     for (const FileScan& scan : scans) {
-      for (const FoundGroup& group : scan.groups) {
-        if (group.header.sequence <= last) continue;
-        last = group.header.sequence;
-        last_group = &group;
-      }
+      for (const FoundGroup& group : scan.groups) last = std::max(last, group.header.sequence);
+      const log::FileId id = scan.file->id;
+      const uint64_t begin = manifest_.begin_of(id).value_or(0);
+      const uint64_t left_at = manifest_.end_of(id).value_or(UINT64_MAX);
+      if (scan.stretches.empty() || manifest_.gone(id)) continue;
+      const Stretch& stretch = scan.stretches.back();
+      trace |= stretch.last && stretch.end > begin && stretch.begin < left_at;
     }
-    for (const FileScan& scan : scans) {
-      const bool behind =
-          std::any_of(scan.stretches.begin(), scan.stretches.end(), [&](const Stretch& stretch) {
-            return last_group == nullptr || stretch.file->id > last_group->file->id ||
-                   (stretch.file == last_group->file && stretch.begin > last_group->offset);
-          });
-      if (behind) return std::max(durable, last + 1);  // one whose header is damaged
-    }
-    return std::max(durable, last);
+    return std::max(durable, trace ? last + 1 : last);
   }
 
   // True if the group reached its place before the daemon died.
@@ -133,58 +150,82 @@ class Recovery {
       result_.next_file = std::max(result_.next_file, id + 1);
       VALFS_ASSIGN(auto file, open_log_file(storage_, superblock_.volume, id));
       if (!file) {
-        result_.unused.push_back(id);
+        result_.unrecognised.push_back(id);
         continue;
       }
       file->sealed = true;
+      file->mapped = false;
+      if (const auto footer = log::read_footer(*file->file, files_.salt(*file), file->size)) {
+        file->footer = file->size - footer->end;
+      }
       opened_.push_back(std::move(file));
     }
     return {};
   }
 
+  // The newest one that is whole. An older one costs a longer replay, and only that: unless the
+  // cleaner has freed since what it does not cover.
   void load_checkpoint() {
     result_.start.next_record = superblock_.next_record;
     result_.start.next_object = std::max(superblock_.next_object, index::kFirstObject);
-    if (superblock_.checkpoint == 0) return;
-    auto moment =
-        checkpoint::read_checkpoint(storage_, superblock_.volume, superblock_.checkpoint, index_);
-    if (!moment) {
-      warn(moment.error().what + "; reading the whole log instead");
+    const uint64_t newest = superblock_.checkpoint;
+    for (uint64_t generation = newest; generation != 0 && generation + 1 >= newest; generation--) {
+      auto moment = checkpoint::read_checkpoint(storage_, superblock_.volume, generation, index_);
+      if (moment) return take_checkpoint(*moment, generation == newest);
+      // There is an older one only if there have been two.
+      if (generation == newest || moment.error().code != ENOENT) warn(moment.error().what);
       index_.clear();
-      return;
     }
+    if (newest != 0) warn("no checkpoint is whole; reading the whole log instead");
+  }
+
+  void take_checkpoint(const checkpoint::Moment& moment, bool newest) {
     result_.used_checkpoint = true;
-    result_.checkpoint_covers = moment->covers;
-    result_.start.next_record = std::max(result_.start.next_record, moment->next_record);
-    result_.start.next_object = std::max(result_.start.next_object, moment->next_object);
+    result_.used_older_checkpoint = !newest;
+    result_.checkpoint_covers = moment.covers;
+    result_.newest_freed = moment.newest_freed;
+    result_.start.next_record = std::max(result_.start.next_record, moment.next_record);
+    result_.start.next_object = std::max(result_.start.next_object, moment.next_object);
     index_.for_each_inode([this](const index::Inode& inode) {
       result_.start.next_record = std::max(result_.start.next_record, inode.sequence + 1);
     });
-    for (const auto& interval : moment->retired) result_.retired.add(interval);
-    for (const checkpoint::FileEntry& entry : moment->files) covered_[entry.id] = entry;
+    for (const checkpoint::FileEntry& entry : moment.files) covered_[entry.id] = entry;
   }
 
   // The cleaner has freed groups that the checkpoint does not cover (the disk was too full for a
   // new one): the copies it made stand for records that cannot be replayed any more. All records
   // together, by sequence, still give the index.
   bool checkpoint_is_outrun() const {
-    const auto intervals = result_.retired.intervals();
-    return result_.used_checkpoint &&
-           std::any_of(intervals.begin(), intervals.end(), [this](const auto& interval) {
-             return interval.last > result_.checkpoint_covers;
-           });
+    return result_.used_checkpoint && manifest_.newest_freed() > result_.checkpoint_covers;
   }
 
   void forget_checkpoint() {
     index_.clear();
     covered_.clear();
     result_.used_checkpoint = false;
+    result_.used_older_checkpoint = false;
     result_.checkpoint_covers = 0;
+    result_.newest_freed = 0;
     for (const log::LogFileRef& file : opened_) {
-      file->end = log::kFirstGroupOffset;
+      file->begin = file->end = log::kFirstGroupOffset;
       file->first_group = file->last_group = 0;
       file->highest_object = 0;
     }
+  }
+
+  bool read_by_footer(const log::LogFileRef& file, uint64_t from, std::vector<FileScan>& scans) {
+    if (file->footer == 0 || cut_of(*file)) return false;
+    const auto footer = log::read_footer(*file->file, files_.salt(*file), file->size);
+    if (!footer) return false;
+    auto scan = scan_by_footer(file, files_.salt(*file), *footer, from);
+    if (!scan) return false;
+    result_.footers_used++;
+    scans.push_back(std::move(*scan));
+    return true;
+  }
+
+  std::optional<uint64_t> cut_of(const log::LogFile& file) const {
+    return uncut_.count(file.id) > 0 ? std::nullopt : superblock_.cut_of(file.id);
   }
 
   std::vector<FileScan> scan_files() {
@@ -193,50 +234,105 @@ class Recovery {
       uint64_t from = log::kFirstGroupOffset;
       if (const auto entry = covered_.find(file->id); entry != covered_.end()) {
         from = entry->second.end;
+        file->stream = entry->second.stream;
+        file->begin = entry->second.begin;
         file->end = entry->second.end;
         file->highest_object = entry->second.highest_object;
         file->first_group = entry->second.first_group;
         file->last_group = entry->second.last_group;
       }
-      const uint64_t to = superblock_.cut_of(file->id).value_or(file->size);
+      const bool spare_payloads = options_.by_footers && !result_.used_checkpoint;
+      if (spare_payloads && read_by_footer(file, from, scans)) continue;
+      const uint64_t to = cut_of(*file).value_or(file->size - file->footer);
       scans.push_back(scan_file(file, files_.salt(*file), from, to));
     }
     return scans;
   }
 
-  void read_retired(const std::vector<FileScan>& scans) {
-    const FileScan* youngest = nullptr;
+  // The youngest manifest up to group `last`.
+  log::Manifest youngest_manifest(const std::vector<FileScan>& scans, log::GroupSequence last) {
+    std::vector<std::pair<const FoundManifest*, const FileScan*>> found;
     for (const FileScan& scan : scans) {
-      if (scan.retired.empty()) continue;
-      if (youngest == nullptr || scan.retired_sequence > youngest->retired_sequence) {
-        youngest = &scan;
+      for (const FoundManifest& manifest : scan.manifests) {
+        if (manifest.group <= last) found.emplace_back(&manifest, &scan);
       }
     }
-    if (youngest != nullptr) result_.retired.assign(youngest->retired);
-  }
-
-  // Files that the checkpoint points into must be there, unless they were freed since.
-  Status check_covered_files() {
-    for (const auto& [id, entry] : covered_) {
-      const bool there = std::any_of(opened_.begin(), opened_.end(),
-                                     [id = id](const auto& file) { return file->id == id; });
-      if (there || entry.first_group == 0 || result_.retired.covers(entry.first_group)) continue;
-      if (options_.missing == MissingFile::kAccept) {
-        lose({entry.first_group, entry.last_group});
-        continue;
+    std::sort(found.begin(), found.end(),
+              [](const auto& a, const auto& b) { return a.first->group > b.first->group; });
+    manifest_lost_ = false;
+    for (const auto& [manifest, scan] : found) {
+      if (manifest->good) {
+        if (auto read = read_manifest(*scan, files_.salt(*scan->file), *manifest)) {
+          return std::move(*read);
+        }
       }
-      return fail(ENODATA, log::log_file_path(id) +
-                               " is missing; put it back from a copy of the data directory, or, if "
-                               "there is none, let `valfs fsck --repair` accept the loss");
+      manifest_lost_ = true;
     }
     return {};
   }
 
-  void lose(log::Retired::Interval groups) {
-    result_.lost.push_back(groups);
-    result_.retired.add(groups);
-    warn("groups " + std::to_string(groups.first) + " to " + std::to_string(groups.last) +
-         " of the log are lost with their log file");
+  // Files that the checkpoint points into must be there, unless they were freed since.
+  Status check_covered_files(const std::set<log::FileId>& freed, Verdict& verdict) const {
+    for (const auto& [id, entry] : covered_) {
+      const bool there = std::any_of(opened_.begin(), opened_.end(),
+                                     [id = id](const auto& file) { return file->id == id; });
+      const bool listed = manifest_.group() > entry.last_group && manifest_.freed(id, entry.end);
+      const bool gone = freed.count(id) > 0 || listed;
+      const bool empty = entry.first_group == 0 || entry.begin >= entry.end;
+      if (there || empty || gone || manifest_lost_) continue;
+      if (options_.missing == MissingFile::kAccept) {
+        verdict.lost_files.insert(id);
+        continue;
+      }
+      return missing_file(id);
+    }
+    return {};
+  }
+
+  void note_lost(const Verdict& verdict) {
+    result_.lost_files = verdict.lost_files;
+    result_.lost_tail = verdict.lost_tail;
+    for (const log::FileId id : verdict.lost_files) {
+      result_.next_file = std::max(result_.next_file, id + 1);
+      warn(log::log_file_path(id) + ": what this log file held is lost");
+    }
+    if (verdict.lost_tail) {
+      warn("the last groups of the log, up to " + std::to_string(verdict.end) +
+           ", are lost with their log file");
+    }
+  }
+
+  // What the cleaner had freed may be there still, or in part: it no longer counts.
+  void drop_freed(Verdict& verdict) {
+    if (manifest_.group() == 0) return;
+    std::erase_if(verdict.kept, [this](const FoundGroup& group) {
+      return group.header.sequence < manifest_.group() &&
+             manifest_.freed(group.file->id, group.offset + group.length);
+    });
+    result_.newest_freed = std::max(result_.newest_freed, manifest_.newest_freed());
+  }
+
+  // Where the last group lies is known only if all that follows it can be read: in a block that
+  // cannot, an acknowledged group may begin. A mount would cut it off, and give its sequence to
+  // another.
+  Status check_end_is_readable(const Verdict& verdict) const {
+    for (const log::LogFileRef& file : opened_) {
+      if (verdict.manifest.end_of(file->id) || verdict.manifest.gone(file->id)) continue;
+      const uint64_t to = cut_of(*file).value_or(file->size - file->footer);
+      uint64_t from = file->end;  // what the checkpoint covers needs no groups
+      for (const FoundGroup& group : verdict.kept) {
+        if (group.file == file) from = std::max(from, group.offset + group.length);
+      }
+      for (uint64_t at = from; at < to; at += log::kBlock) {
+        bool unreadable = false;
+        (void)read_stretch(*file->file, at, std::min(at + log::kBlock, to), unreadable);
+        if (!unreadable) continue;
+        return fail(EIO, log::log_file_path(file->id) + ": the disk cannot read it at offset " +
+                             std::to_string(at) +
+                             ", where the log may go on; copy the data directory to a sound disk");
+      }
+    }
+    return {};
   }
 
   // What the log writer and the log files need to know.
@@ -246,10 +342,12 @@ class Recovery {
     result_.start.next_group = verdict.end + 1;
     for (const FoundGroup& group : verdict.kept) {
       log::LogFile& file = *group.file;
+      file.stream = group.header.stream;
       file.end = std::max(file.end, group.offset + group.length);
       if (file.first_group == 0) file.first_group = group.header.sequence;
       file.last_group = std::max(file.last_group, group.header.sequence);
       file.highest_object = std::max(file.highest_object, group.highest_object);
+      result_.replayed_bytes += group.length;
       result_.start.next_record = std::max(result_.start.next_record, group.header.next_record);
       result_.start.next_object = std::max(result_.start.next_object, group.header.next_object);
     }
@@ -259,15 +357,28 @@ class Recovery {
     }
     log::LogFileRef last;
     for (const log::LogFileRef& file : opened_) {
-      if (file->end == log::kFirstGroupOffset) {
+      file->begin = std::max(file->begin, manifest_.begin_of(file->id).value_or(0));
+      // Only one that has been cut off, which was accepted, is shorter than what is known of it.
+      file->end = std::min(file->end, file->size / log::kBlock * log::kBlock);
+      if (file->end <= file->begin) {
         result_.unused.push_back(file->id);
         continue;
       }
-      if (file->end < file->size) result_.cuts.push_back({file->id, 0, file->end});
+      if (file->end + file->footer < file->size) {
+        result_.cuts.push_back({file->id, 0, file->end});
+        file->footer = 0;
+      }
       files_.adopt(file);
       if (!last || file->last_group > last->last_group) last = file;
     }
-    if (last) result_.start.previous_end = log::Position::at(last->id, last->end).packed;
+    // Nowhere, if nobody knows where the last group was.
+    if (!verdict.kept.empty() && !verdict.lost_tail) {
+      const FoundGroup& group = verdict.kept.back();
+      result_.start.previous_end =
+          log::Position::at(group.file->id, group.offset + group.length).packed;
+    } else if (last && !verdict.lost_tail) {
+      result_.start.previous_end = log::Position::at(last->id, last->end).packed;
+    }
     if (verdict.unreadable) warn("the disk could not read some blocks of the log");
     if (verdict.damaged_groups > 0) {
       warn(std::to_string(verdict.damaged_groups) +
@@ -284,9 +395,12 @@ class Recovery {
   index::Index& index_;
   const RecoverOptions& options_;
   Recovered result_;
-  bool nothing_torn_ = false;  // the slots of the last mount are there
+  std::set<log::FileId> uncut_;  // whose cuts no longer count
+  bool nothing_torn_ = false;    // the slots of the last mount are there
   std::vector<log::LogFileRef> opened_;
   std::map<log::FileId, checkpoint::FileEntry> covered_;
+  log::Manifest manifest_;
+  bool manifest_lost_ = false;  // a younger one cannot be read
 };
 
 }  // namespace

@@ -7,11 +7,11 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "engine/log/log_writer.h"
-#include "engine/log/retired.h"
 #include "engine/log/superblock.h"
 #include "engine/recovery/verdict.h"
 
@@ -29,10 +29,15 @@ struct Recovered {
   log::LogWriter::Start start;
   log::FileId next_file = 1;
   std::vector<log::Cut> cuts;
-  std::vector<log::FileId> unused;  // log files without groups: to be removed
-  log::Retired retired;
-  // Groups whose log file is gone, which was accepted; `retired` covers them.
-  std::vector<log::Retired::Interval> lost;
+  std::vector<log::FileId> unused;        // log files without groups: to be removed
+  std::vector<log::FileId> unrecognised;  // neither header nor group is in them
+  log::GroupSequence newest_freed = 0;    // by the cleaner
+  // Log files that are missing or cut off, or the last groups without a trace: what they held is
+  // lost, and that was accepted.
+  std::set<log::FileId> lost_files;
+  bool lost_tail = false;
+  bool lost_any() const { return lost_tail || !lost_files.empty(); }
+  bool damaged() const { return damaged_groups > 0 || damaged_values > 0 || lost_any(); }
   log::GroupSequence checkpoint_covers = 0;
   std::map<log::ObjectId, BlobTail> blobs;  // by inode
   // Where damage was found: parent and name as records of values remember them, by inode.
@@ -43,9 +48,14 @@ struct Recovered {
   uint64_t dropped_groups = 0;  // torn tail
   uint64_t damaged_groups = 0;
   uint64_t damaged_values = 0;
+  uint64_t replayed_bytes = 0;
+  uint64_t footers_used = 0;  // log files that had not to be read in full
   bool used_checkpoint = false;
-  bool same_boot = false;  // the page cache of the last mount is still there
+  bool used_older_checkpoint = false;  // the newest one is damaged
+  bool same_boot = false;              // the page cache of the last mount is still there
   std::vector<std::string> warnings;
+  // Below quarantine/: where this mount puts what it must not remove. Set by the mount.
+  std::string quarantine;
 };
 
 // The staging memory of a volume.
@@ -53,6 +63,7 @@ std::string staging_name(const log::VolumeId& volume);
 
 struct RecoverOptions {
   MissingFile missing = MissingFile::kRefuse;
+  bool by_footers = true;  // else every payload is read, even where a footer would spare it
   std::function<void(const Verdict&)> on_verdict;  // sees what was found before it is replayed
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "engine/base/check.h"
 
@@ -14,17 +15,23 @@ Status Replay::run(const Verdict& verdict, Index::Mode mode) {
   damaged_ =
       !verdict.damaged.empty() || std::any_of(verdict.kept.begin(), verdict.kept.end(),
                                               [](const FoundGroup& group) { return !group.whole; });
-  // Groups and what is left of damaged ones, in order of place.
-  auto stretch = verdict.damaged.begin();
+  // Groups by sequence; what is left of damaged ones before the next group of the same file.
+  std::map<log::FileId, std::vector<const Stretch*>> stretches;  // the first one last
+  for (auto at = verdict.damaged.rbegin(); at != verdict.damaged.rend(); ++at) {
+    stretches[at->file->id].push_back(&*at);
+  }
   for (const FoundGroup& group : verdict.kept) {
-    while (stretch != verdict.damaged.end() &&
-           (stretch->file->id < group.file->id ||
-            (stretch->file->id == group.file->id && stretch->begin < group.offset))) {
-      take_stretch(*stretch++, mode);
+    const auto here = stretches.find(group.file->id);
+    while (here != stretches.end() && !here->second.empty() &&
+           here->second.back()->begin < group.offset) {
+      take_stretch(*here->second.back(), mode);
+      here->second.pop_back();
     }
     VALFS_TRY(take_group(group, mode));
   }
-  while (stretch != verdict.damaged.end()) take_stretch(*stretch++, mode);
+  for (auto& [file, left] : stretches) {
+    for (; !left.empty(); left.pop_back()) take_stretch(*left.back(), mode);
+  }
   apply_kept();
   mark_lost();
   return {};
@@ -33,10 +40,18 @@ Status Replay::run(const Verdict& verdict, Index::Mode mode) {
 Status Replay::take_group(const FoundGroup& group, Index::Mode mode) {
   const log::LogFile& file = *group.file;
   bool unreadable = false;
-  const auto image =
-      read_stretch(*file.file, group.offset, group.offset + group.length, unreadable);
-  const auto contents = log::read_group(image, group.header, files_.salt(file), group.offset);
+  const auto image = read_image(group, unreadable);
+  const auto contents =
+      log::read_group(image, group.header, files_.salt(file), group.offset, group.by_footer);
+  if (group.whole && !contents.whole) {  // and the verdict knows nothing of it
+    return fail(EIO, log::log_file_path(file.id) + ": the disk cannot read the group at offset " +
+                         std::to_string(group.offset) + " a second time");
+  }
   for (const auto& entry : contents.records) {
+    if (log::is_from_a_newer_version(entry.found.record.type)) {
+      return fail(ENOTSUP, log::log_file_path(file.id) +
+                               " was written by a newer version of valfs, which has to mount it");
+    }
     take(file, group.offset, entry, image, mode);
     if (!entry.payload_good) result_.damaged_values++;
   }

@@ -1,6 +1,7 @@
 #include "engine/storage/sim_content.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -159,8 +160,8 @@ SimContent::Image SimContent::image(uint64_t index) const {
 // `image` with `bytes` in it from `within` on.
 SimContent::Image SimContent::patched(const Image& image, size_t within,
                                       std::span<const std::byte> bytes) const {
-  const bool zeros =
-      std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) { return byte == std::byte{0}; });
+  const bool zeros = bytes.size() <= zeros_->size() &&
+                     std::memcmp(bytes.data(), zeros_->data(), bytes.size()) == 0;
   if (zeros && (!image || image == zeros_ || bytes.size() == sector_size_)) return zeros_;
   auto changed = std::make_shared<std::vector<std::byte>>(image ? *image : *zeros_);
   std::copy(bytes.begin(), bytes.end(), changed->begin() + static_cast<ptrdiff_t>(within));

@@ -49,7 +49,8 @@ int SimDisk::begin(OperationKind kind, const std::string& path, uint64_t offset,
     return EIO;
   }
   const uint64_t index = observes ? observations_++ : operations_++;
-  return fault_ ? fault_(Operation{kind, path, offset, length, index}) : 0;
+  const int error = fault_ ? fault_(Operation{kind, path, offset, length, index}) : 0;
+  return error == kShort && kind != OperationKind::kRead ? EIO : error;
 }
 
 Status SimDisk::permit(OperationKind kind, const std::string& path, const char* action) {

@@ -85,6 +85,8 @@ class SimDisk final : public Storage {
  public:
   // An errno for the operation to fail with, or 0.
   using Fault = std::function<int(const Operation&)>;
+  // Instead of an errno: a read ends early, as if the file did; any other operation fails with EIO.
+  static constexpr int kShort = -1;
 
   explicit SimDisk(const SimDiskOptions& options);
   ~SimDisk() override;

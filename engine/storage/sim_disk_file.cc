@@ -31,7 +31,10 @@ int SimDisk::OpenedFile::begin_change(OperationKind kind, uint64_t offset, uint6
 }
 
 Result<size_t> SimDisk::OpenedFile::read(uint64_t offset, std::span<std::byte> into) {
-  if (int error = begin(OperationKind::kRead, offset, into.size()); error != 0)
+  const int error = begin(OperationKind::kRead, offset, into.size());
+  if (error == SimDisk::kShort)
+    into = into.first(disk_.random_.below(into.size() + 1));
+  else if (error != 0)
     return system_failure(error, "read", path_);
   return content().read(offset, into);
 }

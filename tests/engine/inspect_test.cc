@@ -355,8 +355,13 @@ TEST_F(Volume, ADamagedRecordHeaderCostsItsValue) {
 
 TEST_F(Volume, ADamagedGroupHeaderIsFound) {
   const log::Position record = record_of(30);
-  // The record is the first of its group but for names and attributes.
-  const uint64_t group = record.offset() / kBlock * kBlock;
+  uint64_t group = 0;
+  LogReader::Visitor visitor;
+  visitor.group = [&](const recovery::FoundGroup& found) {
+    if (found.offset < record.offset()) group = found.offset;
+    return true;
+  };
+  ASSERT_TRUE(LogReader::open(disk_)->scan(record.file(), visitor));
   flip(disk_, log::log_file_path(record.file()), group + 40);
   const Checked found = check(disk_);
   ASSERT_NE(found.find("log-damage"), nullptr);
@@ -404,7 +409,7 @@ TEST_F(Volume, ACheckpointThatSaysOtherThanTheLogIsFound) {
         name.name = "one name more";
         index.restore_name(name);
       },
-      [](index::Index& index, index::Inode&) { index.restore_inode(4'000, 1, {}, {}, {}); },
+      [](index::Index& index, index::Inode&) { index.restore_inode(4'000, 1, {}, 1, {}, {}); },
   };
   const log::Superblock superblock = *log::read_superblock(disk_);
   for (size_t i = 0; i < changes.size(); i++) {

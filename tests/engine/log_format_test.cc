@@ -7,7 +7,7 @@
 #include <set>
 
 #include "engine/log/group.h"
-#include "engine/log/retired.h"
+#include "engine/log/manifest.h"
 #include "engine/log/staging.h"
 #include "engine/log/superblock.h"
 #include "tests/support/sim_store.h"
@@ -55,7 +55,7 @@ struct Image {
                   static_cast<uint32_t>(end));
       end += record.total_length();
     }
-    header = seal_group(bytes.data(), end, summary, {kSalt, kOffset, 12, 34, 56}, 11, 102, 23);
+    header = seal_group(bytes.data(), end, summary, {kSalt, kOffset, 12, Stream::kWarm, 34, 56}, 11, 102, 23);
     bytes.resize(round_up(header.length, kBlock));
   }
 };
@@ -272,32 +272,21 @@ TEST(Superblock, OneWholeCopyIsEnough) {
       ENOENT);
 }
 
-// --- retired ---
+// --- manifest ---
 
-TEST(Retired, IntervalsMerge) {
-  std::mt19937_64 random(5);
-  for (int round = 0; round < 200; round++) {
-    Retired retired;
-    std::vector<bool> model(80);
-    for (int i = 0; i < 12; i++) {
-      const uint64_t first = 1 + random() % 70;
-      const uint64_t last = first + random() % 8;
-      retired.add({first, last});
-      for (uint64_t at = first; at <= last; at++) model[at] = true;
-    }
-    Retired again;
-    const auto intervals = retired.intervals();
-    again.assign(std::as_bytes(std::span(intervals)));
-    for (uint64_t at = 1; at < model.size(); at++) {
-      EXPECT_EQ(retired.covers(at), model[at]);
-      uint64_t next = at;
-      while (next < model.size() && model[next]) next++;
-      EXPECT_EQ(again.skip(at), next);
-    }
-    for (size_t i = 1; i < intervals.size(); i++) {
-      EXPECT_GT(intervals[i].first, intervals[i - 1].last + 1);
-    }
-  }
+TEST(Manifest, KnowsWhatWasFreed) {
+  const std::vector<ManifestEntry> entries{{3, 1, 9, 0}, {5, 4, 0, 0}};
+  const Manifest manifest(40, 30, std::as_bytes(std::span(entries)));
+  EXPECT_EQ(manifest.newest_freed(), 30u);
+  EXPECT_TRUE(manifest.freed(2, 8 * kBlock));
+  EXPECT_FALSE(manifest.freed(3, 2 * kBlock));
+  EXPECT_TRUE(manifest.freed(5, 4 * kBlock));
+  EXPECT_FALSE(manifest.freed(5, 5 * kBlock));
+  EXPECT_EQ(manifest.end_of(3), 9 * kBlock);
+  EXPECT_EQ(manifest.end_of(5), std::nullopt);
+  EXPECT_EQ(manifest.begin_of(5), 4 * kBlock);
+  EXPECT_EQ(manifest.begin_of(4), std::nullopt);
+  EXPECT_FALSE(Manifest().freed(2, kBlock)) << "without a manifest nothing was freed";
 }
 
 }  // namespace

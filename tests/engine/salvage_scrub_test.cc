@@ -189,7 +189,7 @@ TEST(Salvage, OfTwoFilesWithOneGroupTheYoungerWholeOneCounts) {
                                    file.data() + offset + sizeof(log::GroupHeader));
   summary.add(record, crc, sizeof(log::GroupHeader));
   log::seal_group(file.data() + offset, sizeof(log::GroupHeader) + record.total_length(), summary,
-                  {salt, offset, group.sequence, 0, 0}, 0, 0, 0);
+                  {salt, offset, group.sequence, log::Stream::kUser, 0, 0}, 0, 0, 0);
   const std::string path = log::log_file_path(header.file);
   auto written = *disk.open(path, storage::OpenMode::kCreate);
   ASSERT_TRUE(written->write(0, file));

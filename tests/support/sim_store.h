@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,9 @@
 namespace valfs::test {
 
 using Bytes = std::vector<std::byte>;
+
+// What == does, by the word: most of the time of these tests would go into it.
+bool same_bytes(std::span<const std::byte> a, std::span<const std::byte> b);
 
 // A clock that stands still until it is moved.
 class FakeClock {

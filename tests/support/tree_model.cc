@@ -348,7 +348,7 @@ std::string difference(const StoreImage& image, const Tree& tree, const MayBe& m
     if (known->second != entry.inode || (fresh && !taken.insert(entry.inode).second)) {
       return path + " is another inode";
     }
-    if (node.directory || entry.bytes == *node.bytes) continue;
+    if (node.directory || same_bytes(entry.bytes, *node.bytes)) continue;
     // Where nothing of a value in bin/ is left, it is in the log again.
     const bool blob = entry.blob || entry.bytes.empty();
     if (blob && may_be && may_be(id, entry.bytes)) continue;

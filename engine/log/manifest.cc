@@ -1,0 +1,48 @@
+#include "engine/log/manifest.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace valfs::log {
+
+Manifest::Manifest(GroupSequence group, GroupSequence newest_freed,
+                   std::span<const std::byte> payload)
+    : group_(group), newest_freed_(newest_freed), entries_(payload.size() / sizeof(ManifestEntry)) {
+  if (!entries_.empty()) {
+    std::memcpy(entries_.data(), payload.data(), entries_.size() * sizeof(ManifestEntry));
+  }
+}
+
+Manifest::Manifest(GroupSequence newest_freed, std::vector<ManifestEntry> entries)
+    : newest_freed_(newest_freed), entries_(std::move(entries)) {}
+
+const ManifestEntry* Manifest::find(FileId file) const {
+  const auto at =
+      std::lower_bound(entries_.begin(), entries_.end(), file,
+                       [](const ManifestEntry& entry, FileId id) { return entry.file < id; });
+  return at == entries_.end() || at->file != file ? nullptr : &*at;
+}
+
+std::optional<uint64_t> Manifest::begin_of(FileId file) const {
+  const ManifestEntry* entry = find(file);
+  if (entry == nullptr) return std::nullopt;
+  return entry->begin * kBlock;
+}
+
+std::optional<uint64_t> Manifest::end_of(FileId file) const {
+  const ManifestEntry* entry = find(file);
+  if (entry == nullptr || entry->end == 0) return std::nullopt;
+  return entry->end * kBlock;
+}
+
+bool Manifest::gone(FileId file) const {
+  return group_ != 0 && find(file) == nullptr && !entries_.empty() && file < entries_.back().file;
+}
+
+bool Manifest::freed(FileId file, uint64_t end) const {
+  if (group_ == 0) return false;
+  const ManifestEntry* entry = find(file);
+  return entry == nullptr || end <= entry->begin * kBlock;
+}
+
+}  // namespace valfs::log
