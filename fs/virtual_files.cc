@@ -251,9 +251,15 @@ std::string VirtualFiles::stats_text() const {
                    {"entries", stats.cache.entries},         {"hits", stats.cache.hits},
                    {"misses", stats.cache.misses},           {"inserts", stats.cache.inserts},
                    {"evictions", stats.cache.evictions},     {"bypasses", stats.cache.bypasses}};
-  json["cleaner"] = {{"files_freed", stats.cleaned_files}, {"bytes_copied", stats.copied_bytes}};
+  json["cleaner"] = {{"files_freed", stats.cleaned_files},
+                     {"bytes_freed", stats.cleaned_bytes},
+                     {"bytes_copied", stats.copied_bytes},
+                     {"debt_bytes", stats.debt_bytes}};
+  json["groups_moved_after_a_failed_write"] = stats.relocations;
   json["recovery"] = {
-      {"used_checkpoint", stats.used_checkpoint},   {"replayed_groups", stats.replayed_groups},
+      {"used_checkpoint", stats.used_checkpoint},
+      {"used_older_checkpoint", stats.used_older_checkpoint},
+      {"files_read_by_footer", stats.footers_used},   {"replayed_groups", stats.replayed_groups},
       {"replayed_records", stats.replayed_records}, {"drained_groups", stats.drained_groups},
       {"dropped_groups", stats.dropped_groups},     {"damaged_groups", stats.damaged_groups},
       {"damaged_values", stats.damaged_values}};

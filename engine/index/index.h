@@ -99,7 +99,7 @@ class Index {
   const Name* next_child(const Inode& directory, ObjectId cookie) const;
 
   // Changes the index as the record says. Harmless to repeat. A record type that does not concern
-  // the index (RETIRED) is ignored.
+  // the index (MANIFEST) is ignored.
   void apply(const log::Record& record, const Placed& placed, Mode mode);
 
   // The record has moved in the log, before it was durable.

@@ -107,7 +107,9 @@ std::optional<FooterPlace> footer_of(const LogReader::Entry& entry,
   for (uint64_t at = place.begin; at + kBlock <= place.end; at += kBlock) {
     if (at > place.begin + kWindow) break;  // no footer is that long
     const auto block = recovery::read_stretch(file, at, at + kBlock, unreadable);
-    if (log::looks_like_footer(block)) return place;
+    if (!log::looks_like_footer(block)) continue;
+    place.begin = at;
+    return place;
   }
   return std::nullopt;
 }
@@ -320,7 +322,7 @@ void LogReader::scan(const Entry& entry, const Visitor& visitor) {
     return visit_group(group, contents, visitor);
   };
   const auto is_freed = [&](const recovery::Stretch& stretch) {
-    return stretch.begin == log::kFirstGroupOffset && !stretch.last &&
+    return stretch.begin == entry.begin && !stretch.last &&
            recovery::is_all_zeros(*stretch.file->file, stretch.begin, stretch.end);
   };
   std::optional<recovery::Stretch> last;  // a footer, perhaps
@@ -340,7 +342,9 @@ void LogReader::scan(const Entry& entry, const Visitor& visitor) {
   if (!scan.stopped && entry.end == entry.file->size) {
     const auto footer = footer_of(entry, scan);
     if (footer && visitor.footer) visitor.footer(*footer);
-    if (footer) last.reset();
+    // What lies before it is still a place where a group should be.
+    if (last && footer) last->end = std::min(last->end, footer->begin);
+    if (last && last->begin >= last->end) last.reset();
   }
   if (last && !scan.stopped && !visit_stretch(*last, salt, visitor)) return;
   if (scan.unreadable && !scan.stopped && visitor.damage) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "engine/base/check.h"
 #include "engine/base/crc32c.h"
@@ -153,6 +154,8 @@ LogFileRef LogFiles::take_spare(Stream stream) {
   LogFileRef file = std::move(spares_.front());
   spares_.pop_front();
   file->stream = stream;
+  file->map = std::make_shared<Footer>();
+  file->mapped = true;
   files_[file->id] = file;
   return file;
 }
@@ -180,9 +183,11 @@ void LogFiles::cut_back(LogFile& file, uint64_t end, GroupSequence last_group) {
   file.end = end;
   file.last_group = last_group;
   if (end == file.begin) file.first_group = file.last_group = 0;
-  while (!file.map.groups.empty() && file.map.groups.back().offset * kBlock >= end) {
-    file.map.gaps.resize(file.map.gaps.size() - file.map.groups.back().gaps);
-    file.map.groups.pop_back();
+  if (!file.map) return;
+  auto& [groups, gaps, unused] = *file.map;
+  while (!groups.empty() && groups.back().offset * kBlock >= end) {
+    gaps.resize(gaps.size() - groups.back().gaps);
+    groups.pop_back();
   }
 }
 
@@ -209,9 +214,10 @@ Manifest LogFiles::manifest(GroupSequence newest_freed, FileId gone) const {
 
 void LogFiles::map_group(LogFile& file, const FooterGroup& group, std::span<const Gap> gaps) {
   const std::lock_guard lock(mutex_);
-  FooterGroup& entry = file.map.groups.emplace_back(group);
+  if (!file.map) return;
+  FooterGroup& entry = file.map->groups.emplace_back(group);
   entry.gaps = static_cast<uint32_t>(gaps.size());
-  file.map.gaps.insert(file.map.gaps.end(), gaps.begin(), gaps.end());
+  file.map->gaps.insert(file.map->gaps.end(), gaps.begin(), gaps.end());
 }
 
 // Behind the groups, where nothing acknowledged lies. Without one the file is merely read in full
@@ -220,10 +226,10 @@ Status LogFiles::write_footer(LogFile& file) {
   Footer footer;
   {
     const std::lock_guard lock(mutex_);
-    footer = std::move(file.map);
-    file.map = {};
-    if (!file.mapped || footer.groups.empty()) return {};
-    file.mapped = false;
+    const auto map = std::move(file.map);
+    const bool mapped = std::exchange(file.mapped, false);
+    if (!mapped || !map || map->groups.empty()) return {};
+    footer = std::move(*map);
     footer.end = file.end;
   }
   const auto bytes = encode_footer(footer, salt(file));

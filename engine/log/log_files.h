@@ -32,8 +32,8 @@ struct LogFile {
   GroupSequence last_group = 0;
   bool sealed = false;  // the log writer has left it
   uint64_t footer = 0;  // bytes of its footer; 0: it has none
-  Footer map;           // what its footer will say
-  bool mapped = true;   // all of its groups are in the map
+  std::shared_ptr<Footer> map;  // what its footer will say
+  bool mapped = false;          // all of its groups are in the map
 };
 using LogFileRef = std::shared_ptr<LogFile>;
 

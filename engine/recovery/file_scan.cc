@@ -68,6 +68,21 @@ size_t used_bytes(std::span<const std::byte> bytes) {
   return end;
 }
 
+// True if the first that is not zeros is a footer that was torn, or is damaged: a hint, with which
+// nothing is lost.
+bool is_rest_of_footer(const log::LogFileRef& file, uint64_t begin, uint64_t end,
+                       bool& unreadable) {
+  for (uint64_t window = begin; window < end; window += kWindow) {
+    const auto bytes =
+        read_stretch(*file->file, window, std::min(window + kWindow, end), unreadable);
+    for (uint64_t at = 0; at < bytes.size(); at += kBlock) {
+      const auto block = std::span(bytes).subspan(at, std::min(kBlock, bytes.size() - at));
+      if (used_bytes(block) > 0) return log::looks_like_footer(block);
+    }
+  }
+  return false;
+}
+
 // A stretch that no group follows: what is zeros at its end was never written.
 void note_last_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t begin, uint64_t end) {
   while (end > begin) {
@@ -248,8 +263,7 @@ std::optional<FileScan> scan_by_footer(const log::LogFileRef& file, const log::S
     if (group.offset < from) continue;
     const auto image = read_image(group, scan.unreadable);
     const auto header = log::decode_group_header(image, salt, group.offset);
-    const bool as_told = header && header->crc == entry.crc &&
-                         header->sequence == entry.sequence &&
+    const bool as_told = header && header->crc == entry.crc && header->sequence == entry.sequence &&
                          round_up(header->length, kBlock) == group.length &&
                          (at == 0 || at == group.offset);
     // What the cleaner has freed at the beginning of a file is not damage.
@@ -295,6 +309,7 @@ FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t 
     const auto block = read_stretch(*file->file, offset, offset + kBlock, scan.unreadable);
     if (log::is_footer_block(block, salt, offset)) break;  // behind it there are no groups
     const uint64_t next = find_group(*file->file, salt, offset + kBlock, to, scan.unreadable);
+    if (next >= to && is_rest_of_footer(file, offset, to, scan.unreadable)) break;
     const size_t known = scan.stretches.size();
     if (next < to) {
       scan.stretches.push_back({file, offset, next, false});

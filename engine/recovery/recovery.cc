@@ -128,7 +128,8 @@ class Recovery {
       const uint64_t left_at = manifest_.end_of(id).value_or(UINT64_MAX);
       if (scan.stretches.empty() || manifest_.gone(id)) continue;
       const Stretch& stretch = scan.stretches.back();
-      trace |= stretch.last && stretch.end > begin && stretch.begin < left_at;
+      // Of what was freed, and of what lies behind the end of a sealed file, nothing is missing.
+      trace |= stretch.last && stretch.end > begin && std::max(stretch.begin, begin) < left_at;
     }
     return std::max(durable, trace ? last + 1 : last);
   }

@@ -56,12 +56,11 @@ Status ValueReader::read_chunk(log::ObjectId id, uint64_t chunk, uint64_t size, 
   }
   const uint64_t begin = chunk * kValueChunk;
   std::vector<std::byte> bytes(std::min(kValueChunk, size - begin));
-  VALFS_ASSIGN(const Snapshot snapshot, take_snapshot(id, begin, bytes));
+  VALFS_ASSIGN(const Snapshot snapshot, read_range(id, begin, bytes));
   if (snapshot.parts.empty()) {  // a hole needs no cache
     std::fill(into.begin(), into.end(), std::byte{0});
     return {};
   }
-  VALFS_TRY(fill(snapshot, begin, bytes));
   remember(id, chunk, snapshot.sequence, bytes);
   std::memcpy(into.data(), bytes.data() + skip, into.size());
   return {};
@@ -99,6 +98,32 @@ Status ValueReader::fill(const Snapshot& snapshot, uint64_t begin, std::span<std
   return {};
 }
 
+bool ValueReader::was_freed(const Snapshot& snapshot) const {
+  return std::any_of(snapshot.parts.begin(), snapshot.parts.end(), [this](const Part& part) {
+    const log::FileId id = part.extent.record.file();
+    const log::LogFileRef now = core_.files.find(id);
+    return !now || part.extent.record.offset() < core_.files.state_of(*now).begin;
+  });
+}
+
+Result<ValueReader::Snapshot> ValueReader::read_range(log::ObjectId id, uint64_t begin,
+                                                      std::span<std::byte> into) {
+  for (;;) {
+    VALFS_ASSIGN(Snapshot snapshot, take_snapshot(id, begin, into));
+    const Status filled = fill(snapshot, begin, into);
+    if (filled) return snapshot;
+    // What was freed was copied before, and the index tells where to. What is still where it was is
+    // damaged; so is what a lost file held.
+    if (!was_freed(snapshot)) return tl::unexpected(filled.error());
+    VALFS_ASSIGN(const Snapshot again, take_snapshot(id, begin, into));
+    const bool moved = !std::equal(
+        snapshot.parts.begin(), snapshot.parts.end(), again.parts.begin(), again.parts.end(),
+        [](const Part& a, const Part& b) { return a.extent.record == b.extent.record; });
+    if (!moved) return tl::unexpected(filled.error());
+    std::fill(into.begin(), into.end(), std::byte{0});
+  }
+}
+
 void ValueReader::remember(log::ObjectId id, uint64_t chunk, log::RecordSequence sequence,
                            std::span<const std::byte> bytes) {
   // Changes come under the exclusive lock and erase what is cached, so what is still unchanged here
@@ -110,8 +135,9 @@ void ValueReader::remember(log::ObjectId id, uint64_t chunk, log::RecordSequence
 
 Status ValueReader::read_uncached(log::ObjectId id, uint64_t offset, std::span<std::byte> into) {
   std::fill(into.begin(), into.end(), std::byte{0});
-  VALFS_ASSIGN(const Snapshot snapshot, take_snapshot(id, offset, into));
-  return fill(snapshot, offset, into);
+  const auto read = read_range(id, offset, into);
+  if (!read) return tl::unexpected(read.error());
+  return {};
 }
 
 }  // namespace valfs

@@ -34,6 +34,9 @@ class ValueReader {
 
   Result<Snapshot> take_snapshot(log::ObjectId id, uint64_t begin, std::span<std::byte> into);
   Status fill(const Snapshot& snapshot, uint64_t begin, std::span<std::byte> into);
+  bool was_freed(const Snapshot& snapshot) const;
+  // Both; again, if the cleaner has freed what the first snapshot points to.
+  Result<Snapshot> read_range(log::ObjectId id, uint64_t begin, std::span<std::byte> into);
   Status read_chunk(log::ObjectId id, uint64_t chunk, uint64_t size, size_t skip,
                     std::span<std::byte> into);
   void remember(log::ObjectId id, uint64_t chunk, log::RecordSequence sequence,

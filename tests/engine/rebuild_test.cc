@@ -99,7 +99,8 @@ TEST(Rebuild, F25_F26_ThreeWaysGiveTheSameIndex) {
     for (const std::string& path : checkpoints(*copy)) ASSERT_TRUE(copy->erase(path));
     auto stats = reopen(*copy);
     EXPECT_FALSE(stats.used_checkpoint);
-    EXPECT_EQ(stats.footers_used, stats.log_files);
+    EXPECT_GT(stats.footers_used, 0u);
+    EXPECT_LE(stats.log_files, stats.footers_used + 1) << "but for the one of this mount";
 
     // The footers, too.
     copy = disk.clone_after_power_loss(seed);

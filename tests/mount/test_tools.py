@@ -215,7 +215,9 @@ class Sound(Tools):
         inode = name["name"]["inode"]
         history = self.dump("--id", str(inode))
         self.assertEqual({record["type"] for record in history}, {"NAME", "EXTENT", "INODE"})
-        last = [record for record in history if record["type"] == "INODE"][-1]["inode"]
+        # Log files take turns: the youngest record is the one with the highest sequence.
+        last = max((record for record in history if record["type"] == "INODE"),
+                   key=lambda record: record["sequence"])["inode"]
         self.assertEqual(last["mode"], "0104751")
         self.assertEqual(last["modified"], "2004-11-09T11:33:20.987654321Z")
         extent = [record for record in history if record["type"] == "EXTENT"][-1]
