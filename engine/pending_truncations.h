@@ -30,6 +30,10 @@ class PendingTruncations {
     const std::lock_guard lock(mutex_);
     gaps_.erase(inode);
   }
+  bool is_open(log::ObjectId inode) {
+    const std::lock_guard lock(mutex_);
+    return gaps_.count(inode) > 0;
+  }
   bool none(TimePoint now) {
     return run_outside(now, [] {});
   }

@@ -73,6 +73,10 @@ log::ObjectId Store::next_object() const {
   return rooms_->core.writer->next_object();
 }
 
+const StoreOptions& Store::options() const {
+  return rooms_->core.options;
+}
+
 uint64_t Store::stored_bytes(log::ObjectId inode) {
   log::ObjectId blob = 0;
   uint64_t bytes = 0;
@@ -96,7 +100,8 @@ Status Store::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
                     Time now) {
   if (bytes.empty()) return {};
   Core& core = rooms_->core;
-  core.pace(bytes.size());
+  // Whoever overwrites has paid when the value was truncated: no waiting in that gap (P5).
+  if (!core.truncations.is_open(inode)) core.pace(bytes.size());
   const std::unique_lock value(core.value_lock(inode));
   bool blob = false;
   bool too_large = false;
@@ -161,8 +166,16 @@ Status Store::fold_if_scattered(log::ObjectId inode) {
   return {};
 }
 
+// Stored bytes of a value that lie in the log.
+uint64_t Store::bytes_in_log(log::ObjectId inode) const {
+  const std::shared_lock lock(rooms_->core.state);
+  const index::Inode* known = rooms_->core.index.find(inode);
+  return known == nullptr ? 0 : known->extents.bytes();
+}
+
 Status Store::truncate(log::ObjectId inode, uint64_t size, Time now) {
   Core& core = rooms_->core;
+  if (size == 0) core.pace(bytes_in_log(inode));
   const std::unique_lock value(core.value_lock(inode));
   bool blob = false;
   bool shrinks = false;
@@ -251,6 +264,11 @@ Status Store::flush(log::ObjectId inode) {
   auto flushed = rooms_->blobs.flush(inode);
   if (!flushed && flushed.error().code == ENOENT) return {};
   return flushed;
+}
+
+Status Store::failure() const {
+  if (const auto failed = rooms_->core.writer->failure()) return tl::unexpected(*failed);
+  return {};
 }
 
 Status Store::sync(log::ObjectId inode) {

@@ -101,6 +101,7 @@ class Store {
   Result<size_t> read(log::ObjectId inode, uint64_t offset, std::span<std::byte> into);
   // Names made from now on have this cookie or a higher one.
   log::ObjectId next_object() const;
+  const StoreOptions& options() const;
   // Bytes that the value takes on the disk.
   uint64_t stored_bytes(log::ObjectId inode);
 
@@ -132,6 +133,8 @@ class Store {
   Status sync(log::ObjectId inode = 0);
   // Makes the bytes of a value in bin/ durable, not the log. Others: nothing to do.
   Status flush(log::ObjectId inode);
+  // Why the log takes no more changes, if so (P8).
+  Status failure() const;
 
   // Cleans until little is dead. Slow; the progress may be watched from other threads. Waits for
   // another that is running.
@@ -158,6 +161,7 @@ class Store {
   struct Rooms;
   explicit Store(std::unique_ptr<Rooms> rooms);
   Status fold_if_scattered(log::ObjectId inode);
+  uint64_t bytes_in_log(log::ObjectId inode) const;
 
   std::unique_ptr<Rooms> rooms_;
 };

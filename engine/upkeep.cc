@@ -210,13 +210,18 @@ void Upkeep::checkpoint_if_due() {
 // Without threads the writer itself does what the cleaner would have done meanwhile.
 void Upkeep::pace(uint64_t bytes) {
   if (pacing_.free_of_charge(bytes)) return;
-  // The writer closes a gap that nothing durable should fall into.
-  if (!core_.truncations.none(core_.now())) return;
   if (core_.options.background) {
     wake_cleaner_.notify_one();
     return pacing_.admit(bytes);
   }
-  clean_if_due();
+  // Where nothing can be gained, not every change has to find that out anew.
+  constexpr int kPause = 64;
+  if (pause_ > 0) {
+    pause_--;
+    return;
+  }
+  const auto cleaned = clean_some();
+  if (!cleaned || !*cleaned) pause_ = kPause;
 }
 
 void Upkeep::run_cleaner() {
@@ -304,10 +309,16 @@ Result<bool> Upkeep::clean_step() {
 // On a full disk. A checkpoint that covers what the file held would keep the next mount short, but
 // the disk may be too full for it: without one the mount reads the whole log.
 Result<bool> Upkeep::clean_for_room() {
-  const log::LogFileRef file = choose_fitting();
-  if (!file) return false;
-  VALFS_ASSIGN(const auto outcome, clean_whole(file));
-  return outcome.removed || outcome.freed > outcome.copied;
+  const uint64_t wanted = core_.files.file_size();
+  uint64_t gained = 0;
+  while (gained < wanted) {
+    const log::LogFileRef file = choose_fitting();
+    if (!file) break;
+    VALFS_ASSIGN(const auto outcome, clean_whole(file));
+    if (outcome.freed <= outcome.copied) break;
+    gained += outcome.freed - outcome.copied;
+  }
+  return gained > 0;
 }
 
 Result<bool> Upkeep::make_room(log::LogWriter::Purpose purpose) {

@@ -95,6 +95,7 @@ class Upkeep {
   log::GroupSequence seen_group_ = 0;
   TimePoint quiet_since_{};
   std::string last_report_;
+  int pause_ = 0;  // without threads: changes that need not try to clean
 };
 
 }  // namespace valfs

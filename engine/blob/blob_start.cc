@@ -4,7 +4,6 @@
 #include <set>
 
 #include "engine/blob/blobs.h"
-#include "engine/recovery/quarantine.h"
 
 namespace valfs::blob {
 namespace {
@@ -25,7 +24,7 @@ void Blobs::expect(const recovery::Recovered& recovered) {
 }
 
 Status Blobs::start(const recovery::Recovered& recovered, std::vector<std::string>& warnings) {
-  VALFS_TRY(sweep(recovered, warnings));
+  VALFS_TRY(sweep(recovered.damaged || recovered.lost_any(), warnings));
   for (const auto& [inode, tail] : recovered.blobs) {
     if (tail.written.empty()) continue;
     const auto place = place_of(inode);
@@ -37,8 +36,9 @@ Status Blobs::start(const recovery::Recovered& recovered, std::vector<std::strin
   return {};
 }
 
-// Takes away files of blobs that no inode names, and counts the bytes of the others.
-Status Blobs::sweep(const recovery::Recovered& recovered, std::vector<std::string>& warnings) {
+// Removes files of blobs that no inode names, or sets them aside if it may be that the record which
+// named them is damaged. Counts the bytes of the others.
+Status Blobs::sweep(bool keep, std::vector<std::string>& warnings) {
   std::set<log::ObjectId> named;
   core_.index.for_each_inode([&](const index::Inode& inode) {
     if (inode.attributes.blob != 0) named.insert(inode.attributes.blob);
@@ -60,21 +60,15 @@ Status Blobs::sweep(const recovery::Recovered& recovered, std::vector<std::strin
           continue;
         }
         const std::string path = directory + "/" + name;
-        if (recovered.damaged()) {
-          VALFS_ASSIGN(const std::string target,
-                       recovery::set_aside(core_.storage, recovered.quarantine, path));
-          warnings.push_back(path + ": the log is damaged, and nothing leads to this large value; "
-                             "moved to " + target);
-          continue;
-        }
-        VALFS_TRY(core_.storage.remove(path));
+        VALFS_TRY(keep ? core_.storage.rename(path, path + ".lost") : core_.storage.remove(path));
         orphans++;
       }
     }
   }
   core_.blob_bytes = bytes;
   if (orphans > 0) {
-    warnings.push_back(std::to_string(orphans) + " files in bin/ that no name leads to removed");
+    warnings.push_back(std::to_string(orphans) + " files in bin/ that no name leads to " +
+                       (keep ? "set aside as *.lost: records are damaged" : "removed"));
   }
   return {};
 }

@@ -26,9 +26,9 @@ class Blobs {
   // At mount, before anything is appended to the log: what start() has to look at stays undurable
   // until it has.
   void expect(const recovery::Recovered& recovered);
-  // At mount: removes files that no inode names (or, where damage was found, moves them to
-  // quarantine/: what named them may be what is lost), counts bytes, and believes what was written last
-  // only as far as its sums are right.
+  // At mount: removes files that no inode names (or, where damage was found, sets
+  // them aside: what named them may be what is lost), counts bytes, and believes what was written
+  // last only as far as its sums are right.
   Status start(const recovery::Recovered& recovered, std::vector<std::string>& warnings);
 
   // Moves a value from the log to a file, durably.
@@ -114,7 +114,7 @@ class Blobs {
   Status append_written(Blob& blob, uint64_t offset, uint64_t length, uint64_t old_size, Time now);
   Status verify_tail(log::ObjectId inode, const recovery::BlobTail& tail,
                      std::vector<std::string>& warnings);
-  Status sweep(const recovery::Recovered& recovered, std::vector<std::string>& warnings);
+  Status sweep(bool keep, std::vector<std::string>& warnings);
   Result<std::vector<std::byte>> read_chunk(Blob& blob, uint64_t chunk, uint64_t size);
   std::string name_of(log::ObjectId inode) const;
   void forget(log::ObjectId inode);

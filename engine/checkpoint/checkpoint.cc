@@ -1,5 +1,6 @@
 #include "engine/checkpoint/checkpoint.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 
@@ -116,7 +117,19 @@ Status write_pages(PageWriter& pages, const log::VolumeId& volume, const Moment&
   return pages.finish();
 }
 
-void read_inodes(PageReader page, index::Index& index) {
+// What the index counts on. A page whose CRC is right was written by this program, but not
+// necessarily by one without bugs, on a machine with sound memory.
+bool is_sane(const InodeEntry& entry, std::span<const index::Extent> extents) {
+  uint64_t end = 0;
+  for (const index::Extent& extent : extents) {
+    const bool in_order = extent.offset >= end && extent.end() > extent.offset;
+    if (!in_order || !extent.record || extent.lead < extent.meta) return false;
+    end = extent.end();
+  }
+  return entry.id != 0 && end <= entry.attributes.size && entry.attributes.size <= INT64_MAX;
+}
+
+bool read_inodes(PageReader page, index::Index& index) {
   std::vector<index::Extent> extents;
   while (!page.at_end()) {
     const auto entry = page.take<InodeEntry>();
@@ -124,6 +137,7 @@ void read_inodes(PageReader page, index::Index& index) {
     for (uint32_t i = 0; i < entry.extent_count && !page.failed(); i++) {
       extents.push_back(page.take<index::Extent>());
     }
+    if (page.failed() || !is_sane(entry, extents)) return false;
     index::Inode& inode =
         index.restore_inode(entry.id, entry.sequence, {entry.base}, entry.base_sequence,
                             entry.attributes, extents);
@@ -131,9 +145,10 @@ void read_inodes(PageReader page, index::Index& index) {
     inode.damaged = (entry.flags & kDamagedFlag) != 0;
     inode.lossy = (entry.flags & kLossyFlag) != 0;
   }
+  return true;
 }
 
-void read_names(PageReader page, index::Index& index) {
+bool read_names(PageReader page, index::Index& index) {
   while (!page.at_end()) {
     const auto entry = page.take<NameEntry>();
     index::Name name;
@@ -142,13 +157,21 @@ void read_names(PageReader page, index::Index& index) {
     name.inode = entry.inode;
     name.record = {entry.record};
     name.name = page.take_text(entry.length);
-    if (!page.failed()) index.restore_name(name);
+    if (page.failed() || name.cookie == 0 || name.inode == 0 || name.parent == 0) return false;
+    index.restore_name(name);
   }
+  return true;
 }
 
 template <class T>
-void read_all(PageReader page, std::vector<T>& into) {
+bool read_all(PageReader page, std::vector<T>& into) {
   while (!page.at_end()) into.push_back(page.take<T>());
+  return !page.failed();
+}
+
+bool is_sane_file(const FileEntry& entry) {
+  return entry.begin >= log::kFirstGroupOffset && entry.begin <= entry.end &&
+         entry.end % log::kBlock == 0;
 }
 
 }  // namespace
@@ -186,9 +209,11 @@ Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& v
   PageSource pages(*file, generation);
   Moment moment;
   std::span<const std::byte> bytes;
-  for (;;) {
+  for (bool first = true;; first = false) {
     VALFS_ASSIGN(const PageKind kind, pages.next(bytes));
+    if (first != (kind == PageKind::kHeader)) return fail(EINVAL, "checkpoint: pages in disorder");
     PageReader page(bytes);
+    bool sane = true;
     switch (kind) {
       case PageKind::kHeader: {
         const auto header = page.take<Header>();
@@ -202,17 +227,21 @@ Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& v
         break;
       }
       case PageKind::kInodes:
-        read_inodes(page, index);
+        sane = read_inodes(page, index);
         break;
       case PageKind::kNames:
-        read_names(page, index);
+        sane = read_names(page, index);
         break;
       case PageKind::kFiles:
-        read_all(page, moment.files);
+        sane = read_all(page, moment.files) &&
+               std::all_of(moment.files.begin(), moment.files.end(), is_sane_file);
         break;
       case PageKind::kEnd:
         return moment;
+      default:
+        sane = false;
     }
+    if (!sane) return fail(EINVAL, "checkpoint: a page makes no sense");
   }
 }
 

@@ -73,6 +73,14 @@ log::LogFileRef Cleaner::choose() const {
   log::LogFileRef best;
   double best_score = 0;
   const auto newest = static_cast<double>(core_.writer->appended());
+  if (const log::LogFileRef file = core_.files.find(begun_)) {
+    const log::LogFile now = core_.files.state_of(*file);
+    const bool worth = dead_in(*file) * kBackgroundShare >= used_in(now);
+    const std::lock_guard lock(mutex_);
+    if (now.sealed && worth && now.begin < end_for(*file, true) && unfree_.count(begun_) == 0) {
+      return file;
+    }
+  }
   for (const log::LogFileRef& file : worth_cleaning()) {
     const log::LogFile now = core_.files.state_of(*file);
     if (end_for(*file, true) <= now.begin && now.begin < now.end) continue;
@@ -180,6 +188,7 @@ Result<Outcome> Cleaner::clean_slice(const log::LogFileRef& file, uint64_t bytes
     outcome.removed = whole;
     bytes_freed_ += outcome.freed;
   }
+  begun_ = outcome.removed ? 0 : file->id;
   source_ = {};
   return outcome;
 }

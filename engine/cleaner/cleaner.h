@@ -33,7 +33,8 @@ class Cleaner {
       : core_(core), blobs_(blobs), checkpointer_(checkpointer) {}
 
   // The file that is best cleaned next, as far as the newest checkpoint covers it; nothing if none
-  // is worth it. Cost-benefit (LFS, SOSP 1991): (1 - u) · age / (1 + u), u = live share.
+  // is worth it. One that was begun is finished first: else many would be left with a little in
+  // them. Cost-benefit (LFS, SOSP 1991): (1 - u) · age / (1 + u), u = live share.
   log::LogFileRef choose() const;
   // All files of which more than a few bytes can be freed, oldest first: tombstones go last.
   std::vector<log::LogFileRef> worth_cleaning() const;
@@ -89,6 +90,7 @@ class Cleaner {
   const blob::Blobs& blobs_;
   const checkpoint::Checkpointer& checkpointer_;
   Source source_;
+  std::atomic<log::FileId> begun_{0};  // a file of which the beginning is gone: it comes first
 
   mutable std::mutex mutex_;      // guards what follows
   std::set<log::FileId> unfree_;  // cannot be freed: damaged records in them count

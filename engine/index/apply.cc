@@ -11,7 +11,28 @@ namespace valfs::index {
 using log::Record;
 using log::RecordType;
 
+namespace {
+
+// No value has bytes beyond this (off_t); a record that says so is nonsense.
+bool is_in_range(const Record& record, const Placed& placed) {
+  constexpr uint64_t kEnd = INT64_MAX;
+  switch (record.type) {
+    case RecordType::kExtent:
+      return record.a <= kEnd - placed.payload_length;
+    case RecordType::kTruncate:
+      return record.a <= kEnd;
+    case RecordType::kZero:
+    case RecordType::kBlobWrite:
+      return record.a <= kEnd && record.b <= kEnd - record.a;
+    default:
+      return true;
+  }
+}
+
+}  // namespace
+
 void Index::apply(const Record& record, const Placed& placed, Mode mode) {
+  if (!is_in_range(record, placed)) return;
   switch (record.type) {
     case RecordType::kInode:
       return apply_inode(record, placed, mode);

@@ -94,7 +94,10 @@ void Index::drop_extents(Inode& inode, uint64_t begin, uint64_t end) {
 void Index::remove_inode(Inode& inode) {
   drop_extents(inode, 0, UINT64_MAX);
   if (inode.base) live_.subtract(inode.base.file(), log::inode_record_length());
-  for (Name* name = inode.names; name != nullptr; name = name->next_link) name->inode = 0;
+  // None are left, unless the records that took them away are damaged: no name leads nowhere, and
+  // what was in a directory that is gone can be found without it.
+  while (inode.names != nullptr) remove_name(*inode.names);
+  while (!inode.children.empty()) remove_name(*inode.children.begin());
   inodes_.erase_and_dispose(inodes_.iterator_to(inode), [](Inode* dead) { delete dead; });
 }
 
@@ -111,6 +114,10 @@ void Index::remove_name(Name& name) {
 
 void Index::restore_name(const Name& from) {
   if (Name* known = find(from.parent, from.name)) remove_name(*known);
+  if (const Inode* parent = find(from.parent)) {  // a cookie has one name
+    const auto taken = parent->children.find(from.cookie);
+    if (taken != parent->children.end()) remove_name(const_cast<Name&>(*taken));
+  }
   auto name = std::make_unique<Name>();
   name->cookie = from.cookie;
   name->parent = from.parent;
@@ -160,7 +167,6 @@ std::vector<ObjectId> Index::incomplete() const {
 void Index::drop(ObjectId id) {
   Inode* inode = find(id);
   VALFS_CHECK(inode != nullptr && inode->names == nullptr);
-  while (!inode->children.empty()) remove_name(*inode->children.begin());
   remove_inode(*inode);
 }
 

@@ -431,6 +431,12 @@ class Checker {
       const auto parsed = std::from_chars(name.data(), name.data() + name.size(), id, 16);
       const bool ours = parsed.ec == std::errc() && blob::blob_path(id) == path;
       if (ours && named.count(id) > 0) continue;
+      if (!ours && name.ends_with(".lost")) {
+        note("quarantine", path,
+             "a large value that nothing led to, set aside by a mount that found damage; `valfs "
+             "salvage` reads it; delete it when nobody needs it any more");
+        continue;
+      }
       if (!ours) {
         note("foreign", path, "no blob by its name: it is left alone");
         continue;
@@ -438,9 +444,11 @@ class Checker {
       result_.strays.push_back(path);
       const bool damaged = whole_->verdict.damaged_groups > 0 || result_.log_files_missing;
       if (damaged) {
-        error("blob-orphan", path,
-              "no file leads to this blob, and the log is damaged: what named it may be lost",
-              "let `valfs fsck --repair` move it to quarantine/, as the next mount would", true);
+        error(
+            "blob-orphan", path,
+            "no file leads to this blob, and the log is damaged: what named it may be lost",
+            "let `valfs fsck --repair` move it to quarantine/; the next mount renames it to ….lost",
+            true);
       } else {
         note("blob-orphan", path, "no file leads to this blob: the next mount removes it", true);
       }

@@ -53,7 +53,10 @@ Result<std::unique_ptr<Salvage>> Salvage::read(storage::Storage& storage) {
 Status Salvage::find_files() {
   VALFS_TRY(dry_.list(""));
   for (const std::string& path : list_tree(dry_, "")) {
-    if (const auto blob = hex_name(path, 16)) {
+    // A mount that found damage has set aside what nothing led to.
+    const bool lost = path.ends_with(".lost");
+    const std::string plain = lost ? path.substr(0, path.rfind('.')) : path;
+    if (const auto blob = hex_name(plain, 16)) {
       // Checkpoints are named like blobs, and lie in a directory of their own.
       if (path.rfind("checkpoint/", 0) != 0) blobs_.emplace(*blob, path);
       continue;

@@ -47,8 +47,6 @@ class Recovery {
     evidence.freed.insert(superblock_.freed.begin(), superblock_.freed.end());
     evidence.missing = options_.missing;
     VALFS_ASSIGN(Verdict verdict, judge(scans, evidence));
-    VALFS_TRY(check_covered_files(evidence.freed, verdict));
-    note_lost(verdict);
     if (verdict.unreadable) VALFS_TRY(check_end_is_readable(verdict));
     manifest_ = verdict.manifest;
     drop_freed(verdict);
@@ -56,6 +54,8 @@ class Recovery {
     Replay replay(index_, files_, result_);
     VALFS_TRY(replay.run(verdict, result_.used_checkpoint ? index::Index::Mode::kLogOrder
                                                           : index::Index::Mode::kSequenceOrder));
+    VALFS_TRY(check_covered_files(evidence.freed, verdict));
+    note_lost(verdict);
     finish(verdict);
     return std::move(result_);
   }
@@ -273,7 +273,7 @@ class Recovery {
   }
 
   // Files that the checkpoint points into must be there, unless they were freed since.
-  Status check_covered_files(const std::set<log::FileId>& freed, Verdict& verdict) const {
+  Status check_covered_files(const std::set<log::FileId>& freed, Verdict& verdict) {
     for (const auto& [id, entry] : covered_) {
       const bool there = std::any_of(opened_.begin(), opened_.end(),
                                      [id = id](const auto& file) { return file->id == id; });
@@ -281,6 +281,10 @@ class Recovery {
       const bool gone = freed.count(id) > 0 || listed;
       const bool empty = entry.first_group == 0 || entry.begin >= entry.end;
       if (there || empty || gone || manifest_lost_) continue;
+      if (index_.live().of(id) == 0) {  // it was freed, and what said so is damaged
+        warn(log::log_file_path(id) + " is missing; nothing in it was in use");
+        continue;
+      }
       if (options_.missing == MissingFile::kAccept) {
         verdict.lost_files.insert(id);
         continue;

@@ -37,7 +37,6 @@ struct Recovered {
   std::set<log::FileId> lost_files;
   bool lost_tail = false;
   bool lost_any() const { return lost_tail || !lost_files.empty(); }
-  bool damaged() const { return damaged_groups > 0 || damaged_values > 0 || lost_any(); }
   log::GroupSequence checkpoint_covers = 0;
   std::map<log::ObjectId, BlobTail> blobs;  // by inode
   // Where damage was found: parent and name as records of values remember them, by inode.
@@ -50,6 +49,7 @@ struct Recovered {
   uint64_t damaged_values = 0;
   uint64_t replayed_bytes = 0;
   uint64_t footers_used = 0;  // log files that had not to be read in full
+  bool damaged = false;  // acknowledged bytes of the log are: records may be lost
   bool used_checkpoint = false;
   bool used_older_checkpoint = false;  // the newest one is damaged
   bool same_boot = false;              // the page cache of the last mount is still there

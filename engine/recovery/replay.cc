@@ -15,6 +15,7 @@ Status Replay::run(const Verdict& verdict, Index::Mode mode) {
   damaged_ =
       !verdict.damaged.empty() || std::any_of(verdict.kept.begin(), verdict.kept.end(),
                                               [](const FoundGroup& group) { return !group.whole; });
+  result_.damaged = damaged_;
   // Groups by sequence; what is left of damaged ones before the next group of the same file.
   std::map<log::FileId, std::vector<const Stretch*>> stretches;  // the first one last
   for (auto at = verdict.damaged.rbegin(); at != verdict.damaged.rend(); ++at) {
@@ -151,8 +152,12 @@ void Replay::note_blob(const log::Record& record) {
 void Replay::mark_lost() {
   for (const log::DirectoryEntry& lost : lost_) {
     index::Inode* inode = index_.find(lost.id);
-    const bool value = lost.type == RecordType::kExtent || lost.type == RecordType::kTruncate ||
-                       lost.type == RecordType::kZero || lost.type == RecordType::kBlobWrite;
+    // Attributes may have named the file in bin/ that holds the value.
+    const bool blob = lost.type == RecordType::kInode && inode != nullptr &&
+                      inode->attributes.blob == 0 && result_.blobs.count(lost.id) > 0;
+    const bool value = blob || lost.type == RecordType::kExtent ||
+                       lost.type == RecordType::kTruncate || lost.type == RecordType::kZero ||
+                       lost.type == RecordType::kBlobWrite;
     if (inode != nullptr && value && !inode->damaged) {
       inode->damaged = true;
       // A reader of an empty file would never ask, and never learn of it.

@@ -16,6 +16,7 @@
 #include "engine/storage/durable_writer.h"
 #include "engine/storage/kernel_file.h"
 #include "engine/storage/open_file.h"
+#include "engine/storage/open_files.h"
 #include "engine/storage/staging_directory.h"
 #include "engine/storage/thread_writer.h"
 #include "engine/storage/uring_writer.h"
@@ -42,8 +43,10 @@ Writer start_writer(const KernelStorageOptions& options) {
 
 class KernelStorage final : public Storage {
  public:
-  KernelStorage(OpenFile directory, std::string staging, std::string boot_id, Writer writer)
+  KernelStorage(OpenFile directory, std::string staging, std::string boot_id, size_t open_files,
+                Writer writer)
       : directory_(std::move(directory)),
+        open_files_(std::make_shared<OpenFiles>(open_files)),
         staging_(std::move(staging)),
         boot_id_(std::move(boot_id)),
         description_(std::move(writer.description)),
@@ -83,6 +86,7 @@ class KernelStorage final : public Storage {
   Result<OpenFile> open_directory(const std::string& path) const;
 
   const OpenFile directory_;
+  const std::shared_ptr<OpenFiles> open_files_;
   const StagingDirectory staging_;
   const std::string boot_id_;
   const std::string description_;
@@ -106,7 +110,8 @@ Result<std::shared_ptr<File>> KernelStorage::open(const std::string& path, OpenM
   struct stat found {};
   if (::fstat(file.fd(), &found) != 0) return system_failure(errno, "stat", file.path());
   if (S_ISDIR(found.st_mode)) return system_failure(EISDIR, "open", file.path());
-  return std::make_shared<KernelFile>(std::move(file), *writer_);
+  return std::make_shared<KernelFile>(std::move(file), path, open_flags(mode) & O_ACCMODE,
+                                      directory_, *writer_, open_files_);
 }
 
 Status KernelStorage::make_directory(const std::string& path) {
@@ -121,6 +126,7 @@ Status KernelStorage::make_directory(const std::string& path) {
 }
 
 Status KernelStorage::remove(const std::string& path) {
+  VALFS_TRY(open_files_->keep(path));
   if (::unlinkat(directory_.fd(), path.c_str(), 0) == 0) return {};
   if (errno == EISDIR && ::unlinkat(directory_.fd(), path.c_str(), AT_REMOVEDIR) == 0) return {};
   const int error = errno;
@@ -128,6 +134,8 @@ Status KernelStorage::remove(const std::string& path) {
 }
 
 Status KernelStorage::rename(const std::string& from, const std::string& to) {
+  VALFS_TRY(open_files_->keep(from));
+  VALFS_TRY(open_files_->keep(to));
   if (::renameat(directory_.fd(), from.c_str(), directory_.fd(), to.c_str()) == 0) return {};
   const int error = errno;
   return system_failure(error, "rename", full(from) + " to " + to);
@@ -197,7 +205,8 @@ Result<std::unique_ptr<Storage>> open_kernel_storage(const KernelStorageOptions&
   std::string staging =
       options.staging_directory.empty() ? path + "/staging" : options.staging_directory;
   return std::make_unique<KernelStorage>(std::move(directory), std::move(staging),
-                                         std::move(boot_id), start_writer(options));
+                                         std::move(boot_id), options.open_files,
+                                         start_writer(options));
 }
 
 }  // namespace valfs::storage

@@ -194,7 +194,7 @@ TEST(Check, FindsNothingInVolumesThatWentThroughAnything) {
 
 TEST_F(Volume, ReadsEveryRecordOfEveryFile) {
   const auto reader = *LogReader::open(disk_);
-  ASSERT_GT(reader.files().size(), 3u);
+  ASSERT_GT(reader.files().size(), 2u);
   std::set<log::RecordSequence> sequences;
   log::FileId last = 0;
   uint64_t checked = 0;
@@ -290,7 +290,7 @@ TEST_F(Volume, ALostSuperblockIsRebuiltFromTheLog) {
       for (uint64_t i = 0; i < 4; i++) flip(*copy, "super", i * kBlock + 100);
     }
     EXPECT_FALSE(open_store(*copy, small_options()));  // not taken for an empty directory
-    EXPECT_GT(files_in(*copy, "wal").size(), 3u);
+    EXPECT_GT(files_in(*copy, "wal").size(), 2u);
     EXPECT_EQ(repair(*copy).first_error(), "");
     auto store = must_open(*copy, small_options());
     for (int i = 0; i < kCount; i++) EXPECT_EQ(*get(*store, path(i)), value(i));
@@ -364,8 +364,11 @@ TEST_F(Volume, ADamagedGroupHeaderIsFound) {
   ASSERT_TRUE(LogReader::open(disk_)->scan(record.file(), visitor));
   flip(disk_, log::log_file_path(record.file()), group + 40);
   const Checked found = check(disk_);
-  ASSERT_NE(found.find("log-damage"), nullptr);
-  EXPECT_EQ(found.find("log-damage")->what, "no group can be recognised");
+  const bool told =
+      std::any_of(found.findings.begin(), found.findings.end(), [&](const Finding& finding) {
+        return finding.what == "no group can be recognised" && finding.offset == group;
+      });
+  EXPECT_TRUE(told) << found.first_error();
   EXPECT_EQ(count_good(), kCount);  // its records are found again
 }
 

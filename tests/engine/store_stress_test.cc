@@ -5,10 +5,12 @@
 #include <stdlib.h>
 
 #include <atomic>
+#include <cstring>
 #include <filesystem>
 #include <random>
 #include <thread>
 
+#include "engine/key_value.h"
 #include "engine/storage/kernel_storage.h"
 #include "tests/support/sim_store.h"
 
@@ -197,6 +199,71 @@ TEST(StoreStress, P0_ReadsWhileAValueMovesToBin) {
     ASSERT_TRUE(remove(store, name));
   }
   EXPECT_TRUE(store.close());
+}
+
+// A value that says what it is: whoever reads a mixture of two finds out.
+Bytes self_describing(uint64_t seed, size_t size) {
+  Bytes bytes = pattern(seed, 16 + size);
+  std::memcpy(bytes.data(), &seed, sizeof seed);
+  std::memcpy(bytes.data() + sizeof seed, &size, sizeof size);
+  return bytes;
+}
+bool is_whole(const Bytes& bytes) {
+  uint64_t seed = 0;
+  size_t size = 0;
+  if (bytes.size() < 16) return false;
+  std::memcpy(&seed, bytes.data(), sizeof seed);
+  std::memcpy(&size, bytes.data() + sizeof seed, sizeof size);
+  return bytes.size() == 16 + size && bytes == self_describing(seed, size);
+}
+
+// Few keys, and all threads put, read, stream and remove all of them.
+TEST(StoreStress, P0_P5_KeyValueReadersSeeWholeValues) {
+  const DataDirectory data;
+  auto opened = Store::open(data.open(true), threaded_options());
+  ASSERT_TRUE(opened) << opened.error().what;
+  KeyValue values(**opened);
+  std::atomic<uint64_t> wrong{0};
+  std::atomic<uint64_t> read{0};
+  const auto work = [&](uint64_t number) {
+    std::mt19937_64 random(number);
+    for (int i = 0; i < 800; i++) {
+      const std::string key = "k" + std::to_string(random() % 3);
+      const auto check = [&](const Status& status, const Bytes& bytes) {
+        if (status ? !is_whole(bytes) : status.error().code != ENOENT) wrong++;
+        if (status) read++;
+      };
+      const uint64_t choice = random() % 16;
+      if (choice < 6) {
+        const uint64_t most = random() % 16 == 0 ? 300'000 : choice < 2 ? 200 : 40'000;
+        if (!values.put(key, self_describing(random(), random() % most))) wrong++;
+      } else if (choice == 6) {
+        const auto removed = values.remove(key);
+        if (!removed && removed.error().code != ENOENT) wrong++;
+      } else if (choice < 10) {
+        Bytes all;
+        check(values.get_stream(
+                  key,
+                  [&](KeyValue::Bytes piece) -> Status {
+                    all.insert(all.end(), piece.begin(), piece.end());
+                    return {};
+                  },
+                  5000),
+              all);
+      } else {
+        const auto got = values.get(key);
+        check(got ? Status{} : Status(tl::unexpected(got.error())), got ? *got : Bytes{});
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  for (uint64_t i = 0; i < 4; i++) threads.emplace_back(work, i);
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0u);
+  EXPECT_GT(read, 100u);
+  EXPECT_EQ(check_index(**opened), "");
+  EXPECT_LE((*opened)->stats().inodes, 1u + 2 * 3);  // the root, values, and sums of large ones
+  EXPECT_TRUE((*opened)->close());
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ namespace valfs::test {
 uint64_t from_environment(const char* name, uint64_t otherwise);
 // So much of `count` as VALFS_EFFORT (percent, 100) asks for.
 uint64_t with_effort(uint64_t count);
-// All there is, instead of a sample (VALFS_NIGHTLY).
+// All there is, instead of a sample (VALFS_NIGHTLY); never with less effort.
 bool nightly();
 
 // How much of what has been tried.
