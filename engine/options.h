@@ -44,6 +44,9 @@ struct StoreOptions {
   bool background = true;
   // Make a volume if the data directory is empty.
   bool create = false;
+  // Open although a log file is missing, and note in the manifest that it is gone. What is known of
+  // names and attributes stays; bytes that it held answer EIO. For repairs.
+  bool accept_missing_log_files = false;
   // Who owns the root directory of a new volume.
   uint32_t root_uid = 0;
   uint32_t root_gid = 0;

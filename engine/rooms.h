@@ -7,6 +7,7 @@
 #include "engine/checkpoint/checkpointer.h"
 #include "engine/cleaner/cleaner.h"
 #include "engine/core.h"
+#include "engine/inspect/scrub.h"
 #include "engine/store.h"
 #include "engine/upkeep.h"
 #include "engine/value/value_reader.h"
@@ -34,6 +35,7 @@ struct Store::Rooms {
   checkpoint::Checkpointer checkpointer;
   cleaner::Cleaner cleaner;
   Upkeep upkeep;
+  inspect::Scrubber scrubber;
   recovery::Recovered recovered;
   bool closed = false;
 };

@@ -19,6 +19,7 @@
 #include "engine/base/status.h"
 #include "engine/index/attributes.h"
 #include "engine/index/index.h"
+#include "engine/inspect/scrub.h"
 #include "engine/options.h"
 #include "engine/transaction.h"
 
@@ -139,6 +140,13 @@ class Store {
   // another that is running.
   Result<GcProgress> gc();
   GcProgress gc_progress() const;
+  // Reads everything that is live and checks it, `rate` bytes a second (0: as fast as it goes).
+  // Slow; others go on meanwhile, and may watch. EBUSY: another is running. ECANCELED: stopped.
+  // Damage is not an error of the scrub: it is in what it returns.
+  Result<inspect::ScrubProgress> scrub(uint64_t rate);
+  inspect::ScrubProgress scrub_progress() const;
+  // Ends it soon. `for_good`: no other may begin.
+  void stop_scrub(bool for_good = false);
   Status checkpoint();
   void drop_caches();
   StoreStats stats() const;

@@ -5,7 +5,10 @@
 #include <random>
 
 #include "engine/checkpoint/checkpoint.h"
+#include "engine/recovery/file_scan.h"
+#include "engine/recovery/lost_files.h"
 #include "engine/recovery/nameless.h"
+#include "engine/recovery/quarantine.h"
 #include "engine/rooms.h"
 
 namespace valfs {
@@ -33,6 +36,12 @@ Result<Superblock> create_volume(storage::Storage& storage) {
     if (!is_our_own(name)) {
       return fail(ENOTEMPTY, "not a valfs data directory, and not empty (it holds " + name + ")");
     }
+  }
+  // Without its superblock an old volume looks like none: its log must not be taken for rubbish.
+  if (const auto ids = recovery::list_log_files(storage); ids && !ids->empty()) {
+    return fail(EINVAL,
+                "the superblock (the file super) is missing, but there are log files; put it back "
+                "from a copy of the data directory, or let `valfs fsck --repair` rebuild it");
   }
   // The rooms first: whoever finds a superblock finds them too.
   VALFS_TRY(make_rooms(storage));
@@ -80,11 +89,29 @@ Status raise_epoch(Core& core, recovery::Recovered& recovered) {
   return log::write_superblock(core.storage, superblock);
 }
 
-Status remove_unused(storage::Storage& storage, const recovery::Recovered& recovered) {
-  for (const log::FileId id : recovered.unused) {
+Status remove_unused(Core& core, recovery::Recovered& recovered) {
+  const auto remove = [&](const std::string& path) -> Status {
+    VALFS_TRY(core.storage.remove(path));
+    return core.storage.sync_directory(path.substr(0, path.rfind('/')));
+  };
+  for (const log::FileId id : recovered.unused) VALFS_TRY(remove(log::log_file_path(id)));
+  // A file that was being prepared holds zeros. Whatever else is in one may be of use to somebody.
+  for (const log::FileId id : recovered.unrecognised) {
     const std::string path = log::log_file_path(id);
-    VALFS_TRY(storage.remove(path));
-    VALFS_TRY(storage.sync_directory(path.substr(0, path.rfind('/'))));
+    bool zeros = false;
+    {
+      VALFS_ASSIGN(const auto file, core.storage.open(path, storage::OpenMode::kRead));
+      VALFS_ASSIGN(const auto info, file->info());
+      zeros = recovery::is_all_zeros(*file, 0, info.size);
+    }
+    if (zeros) {
+      VALFS_TRY(remove(path));
+      continue;
+    }
+    VALFS_ASSIGN(const std::string target,
+                 recovery::set_aside(core.storage, recovered.quarantine, path));
+    recovered.warnings.push_back(path + ": nothing in it says that it is a log file; moved to " +
+                                 target);
   }
   return {};
 }
@@ -115,8 +142,8 @@ Status start_log(Core& core, const recovery::Recovered& recovered) {
                                      core.superblock.epoch, options.slots + 1, options.slot_size);
   core.files.begin(core.superblock.epoch, recovered.next_file,
                    {0, 0, [&core] { return core.available_bytes(); }});
-  core.writer = std::make_unique<log::LogWriter>(core.storage, core.files, *core.staging,
-                                                 recovered.start, core.clock, options.group_records);
+  core.writer = std::make_unique<log::LogWriter>(
+      core.storage, core.files, *core.staging, recovered.start, core.clock, options.group_records);
   core.writer->on_trouble([&core] { relocate(core); });
   return {};
 }
@@ -194,11 +221,14 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<storage::Storage> sto
       std::make_unique<Rooms>(std::move(storage), std::move(lock), options, superblock.volume);
   Core& core = rooms->core;
   core.superblock = superblock;
+  recovery::RecoverOptions how;
+  if (options.accept_missing_log_files) how.missing = recovery::MissingFile::kAccept;
   VALFS_ASSIGN(rooms->recovered,
-               recovery::recover(core.storage, superblock, core.files, core.index));
+               recovery::recover(core.storage, superblock, core.files, core.index, how));
   recovery::Recovered& recovered = rooms->recovered;
   VALFS_TRY(raise_epoch(core, recovered));
-  VALFS_TRY(remove_unused(core.storage, recovered));
+  recovered.quarantine = "mount-" + std::to_string(core.superblock.epoch);
+  VALFS_TRY(remove_unused(core, recovered));
   core.newest_freed = recovered.newest_freed;
   core.checkpoint_bytes = checkpoint::checkpoint_bytes(core.storage);
   rooms->blobs.expect(recovered);
@@ -214,6 +244,9 @@ Result<std::unique_ptr<Store>> Store::open(std::unique_ptr<storage::Storage> sto
     VALFS_TRY(core.files.remove_spares());
     VALFS_TRY(core.storage.remove_staging(recovery::staging_name(core.superblock.volume)));
     return fail(ENOSPC, "no room for a log file in the data directory: " + prepared.error().what);
+  }
+  if (recovered.lost_any()) {
+    VALFS_TRY(recovery::record_lost_files(core, rooms->checkpointer, recovered));
   }
   VALFS_TRY(tidy_index(core, recovered));
   VALFS_TRY(rooms->blobs.start(recovered, recovered.warnings));

@@ -59,7 +59,11 @@ std::span<const std::byte> Transaction::keep(std::span<const std::byte> bytes) {
 }
 
 void Transaction::put(log::ObjectId inode, const index::Attributes& attributes) {
-  new_record(RecordType::kInode, inode).body = keep(log::bytes_of(attributes));
+  Record& record = new_record(RecordType::kInode, inode);
+  record.body = keep(log::bytes_of(attributes));
+  const index::Inode* known = core_->index.find(inode);
+  const bool lossy = known != nullptr && known->lossy && attributes.size > 0;
+  if (lossy && attributes.blob == 0) record.flags |= log::kLossy;
 }
 
 void Transaction::add_name(log::ObjectId parent, std::string_view name, log::ObjectId inode) {

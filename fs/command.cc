@@ -53,7 +53,10 @@ int parse_and_run(CLI::App& app, const Action& chosen, int count, char** argumen
     complain((no_command ? "unknown command or option \"" + unknown.front() + "\""
                          : std::string(error.what())) +
              "; see: " + help + " --help");
-    return kWrongCall;
+    const auto commands = app.get_subcommands();
+    const bool checks = !commands.empty() && (commands.front()->get_name() == "fsck" ||
+                                              commands.front()->get_name() == "scrub");
+    return checks ? static_cast<int>(kUsageError) : kWrongCall;
   }
   return chosen();
 }

@@ -20,6 +20,19 @@ void add_mount_command(CLI::App& app, Action& chosen);
 void add_umount_command(CLI::App& app, Action& chosen);
 void add_control_commands(CLI::App& app, Action& chosen);  // gc, sync, checkpoint, drop-caches
 void add_stats_command(CLI::App& app, Action& chosen);
+void add_fsck_command(CLI::App& app, Action& chosen);
+void add_dump_command(CLI::App& app, Action& chosen);
+void add_salvage_command(CLI::App& app, Action& chosen);
+void add_scrub_command(CLI::App& app, Action& chosen);
+
+// Exit statuses of the commands that check, as fsck(8) has them.
+enum CheckStatus : int {
+  kClean = 0,
+  kCorrected = 1,
+  kUncorrected = 4,
+  kOperationalError = 8,
+  kUsageError = 16,
+};
 
 // The same for the programs mount.fuse.valfs and umount.fuse.valfs, which mount(8) and umount(8)
 // call with arguments of their own. Nullptr: `program` is neither.

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "fs/command.h"
+#include "fs/command_words.h"
 
 namespace valfs::fs {
 namespace {
@@ -93,14 +94,10 @@ int run_word(const std::string& path, const std::string& word) {
 int run_gc(const std::string& path) {
   const auto mount = find_valfs_mount(path);
   if (!mount) return complain(mount.error(), kWrongCall);
-  const std::string control = control_file(mount->mountpoint);
-  Status done;
-  {
-    const ProgressLine progress(control);
-    done = write_word(mount->mountpoint, "gc");
+  if (auto done = run_with_progress(mount->mountpoint, "gc"); !done) {
+    return complain(done.error(), kSystemError);
   }
-  if (!done) return complain(done.error(), kSystemError);
-  std::fputs(read_text(control).c_str(), stdout);
+  std::fputs(read_control(mount->mountpoint).c_str(), stdout);
   return kSuccess;
 }
 
@@ -129,6 +126,15 @@ void add_command(CLI::App& app, Action& chosen, const std::string& name, const s
 }
 
 }  // namespace
+
+Status run_with_progress(const std::string& mountpoint, const std::string& word) {
+  const ProgressLine progress(control_file(mountpoint));
+  return write_word(mountpoint, word);
+}
+
+std::string read_control(const std::string& mountpoint) {
+  return read_text(control_file(mountpoint));
+}
 
 void add_control_commands(CLI::App& app, Action& chosen) {
   add_command(app, chosen, "gc", "Collect garbage until little is dead; returns when it is done",

@@ -28,6 +28,10 @@ int run(int count, char** arguments) {
   add_umount_command(app, chosen);
   add_control_commands(app, chosen);
   add_stats_command(app, chosen);
+  add_fsck_command(app, chosen);
+  add_scrub_command(app, chosen);
+  add_dump_command(app, chosen);
+  add_salvage_command(app, chosen);
   return parse_and_run(app, chosen, count, arguments);
 }
 

@@ -14,6 +14,7 @@
 #include "engine/storage/kernel_storage.h"
 #include "engine/store.h"
 #include "fs/command.h"
+#include "fs/data_directory.h"
 #include "fs/file_system.h"
 #include "fs/mount_shutdown.h"
 #include "fs/mount_signals.h"
@@ -22,8 +23,6 @@
 
 namespace valfs::fs {
 namespace {
-
-constexpr const char* kStagingOfRoot = "/run/valfs";
 
 StoreOptions store_options(const MountPlan& plan) {
   StoreOptions options;

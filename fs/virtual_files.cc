@@ -3,9 +3,11 @@
 #include <unistd.h>
 
 #include <array>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "fs/stat_of.h"
+#include "fs/tool_output.h"
 
 namespace valfs::fs {
 namespace {
@@ -21,6 +23,23 @@ std::string trimmed(std::string_view text) {
   return std::string(text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1));
 }
 
+// "scrub rate=50000000" → bytes a second. Nothing: not such a word.
+std::optional<uint64_t> scrub_rate(const std::string& word) {
+  constexpr std::string_view kRate = "scrub rate=";
+  if (word == "scrub") return 0;
+  if (word.rfind(kRate, 0) != 0) return std::nullopt;
+  uint64_t rate = 0;
+  const char* end = word.data() + word.size();
+  const auto parsed = std::from_chars(word.data() + kRate.size(), end, rate);
+  if (parsed.ec != std::errc() || parsed.ptr != end) return std::nullopt;
+  return rate;
+}
+
+bool is_word(const std::string& word) {
+  return word == "gc" || word == "sync" || word == "checkpoint" || word == "drop_caches" ||
+         word == "scrub stop" || scrub_rate(word).has_value();
+}
+
 }  // namespace
 
 VirtualFiles::VirtualFiles(Store& store, const RequestCounts& counts, Place place)
@@ -31,6 +50,7 @@ VirtualFiles::VirtualFiles(Store& store, const RequestCounts& counts, Place plac
       group_(getegid()) {}
 
 void VirtualFiles::finish() {
+  store_.stop_scrub(true);
   std::vector<Command> commands;
   {
     const std::lock_guard lock(mutex_);
@@ -107,9 +127,7 @@ void VirtualFiles::write(uint64_t id, std::string_view text, Done done) {
   const auto found = files_.find(id);
   if (found == files_.end()) return done(ENOENT);
   if (found->second.kind != Kind::kControl) return done(EACCES);
-  if (word != "gc" && word != "sync" && word != "checkpoint" && word != "drop_caches") {
-    return done(EINVAL);
-  }
+  if (!is_word(word)) return done(EINVAL);
   std::erase_if(commands_, [](Command& command) {
     const bool finished = command.finished->load();
     if (finished) command.thread.join();
@@ -125,6 +143,11 @@ void VirtualFiles::write(uint64_t id, std::string_view text, Done done) {
 
 int VirtualFiles::run(const std::string& word) {
   if (word == "gc") return run_gc();
+  if (scrub_rate(word)) return run_scrub(word);
+  if (word == "scrub stop") {
+    store_.stop_scrub();
+    return 0;
+  }
   Status status;
   if (word == "sync") status = store_.sync();
   if (word == "checkpoint") status = store_.checkpoint();
@@ -146,6 +169,18 @@ int VirtualFiles::run_gc() {
   return 0;
 }
 
+int VirtualFiles::run_scrub(const std::string& word) {
+  const auto done = store_.scrub(*scrub_rate(word));
+  if (!done) {
+    if (done.error().code == EBUSY) return EBUSY;
+    set_outcome(done.error().code == ECANCELED ? fs::text_of(store_.scrub_progress())
+                                               : "scrub: failed: " + done.error().what + "\n");
+    return done.error().code;
+  }
+  set_outcome(fs::text_of(*done));
+  return done->damaged == 0 ? 0 : EUCLEAN;
+}
+
 void VirtualFiles::set_outcome(std::string text) {
   const std::lock_guard lock(mutex_);
   outcome_ = std::move(text);
@@ -158,6 +193,9 @@ std::string VirtualFiles::control_text() const {
            std::to_string(progress.files_total) + " files, " +
            std::to_string(progress.bytes_reclaimed) + " bytes reclaimed, " +
            std::to_string(progress.bytes_copied) + " bytes copied\n";
+  }
+  if (const auto scrub = store_.scrub_progress(); scrub.running) {
+    return fs::text_of(scrub);
   }
   const std::lock_guard lock(mutex_);
   return outcome_.empty() ? "idle\n" : outcome_;

@@ -71,6 +71,7 @@ class VirtualFiles {
   struct stat stat_of(uint64_t id, Kind kind, size_t size) const;
   int run(const std::string& word);
   int run_gc();
+  int run_scrub(const std::string& word);
   void set_outcome(std::string text);
 
   Store& store_;

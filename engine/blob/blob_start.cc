@@ -24,7 +24,7 @@ void Blobs::expect(const recovery::Recovered& recovered) {
 }
 
 Status Blobs::start(const recovery::Recovered& recovered, std::vector<std::string>& warnings) {
-  VALFS_TRY(sweep(recovered.damaged, warnings));
+  VALFS_TRY(sweep(recovered.damaged || recovered.lost_any(), warnings));
   for (const auto& [inode, tail] : recovered.blobs) {
     if (tail.written.empty()) continue;
     const auto place = place_of(inode);

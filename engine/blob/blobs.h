@@ -26,8 +26,9 @@ class Blobs {
   // At mount, before anything is appended to the log: what start() has to look at stays undurable
   // until it has.
   void expect(const recovery::Recovered& recovered);
-  // At mount: removes files that no inode names, counts bytes, and believes what was written last
-  // only as far as its sums are right.
+  // At mount: removes files that no inode names (or, where damage was found, sets
+  // them aside: what named them may be what is lost), counts bytes, and believes what was written
+  // last only as far as its sums are right.
   Status start(const recovery::Recovered& recovered, std::vector<std::string>& warnings);
 
   // Moves a value from the log to a file, durably.
@@ -45,6 +46,10 @@ class Blobs {
   Status flush(log::ObjectId inode);
   // Sums anew what was overwritten, if the blob has been quiet; needs a flush before.
   Status sum_anew(log::ObjectId inode);
+  // Checks every chunk that has a sum, while others read and write: takes the value lock itself,
+  // chunk by chunk. `paced` is told of bytes read and ends it with false.
+  Status scrub(log::ObjectId inode, const std::function<bool(uint64_t bytes)>& paced,
+               const std::function<void(uint64_t offset, const Error&)>& damaged);
   // Inodes whose bytes are not durable, or whose sums wait to be made.
   std::vector<log::ObjectId> unfinished() const;
   // True if bytes of it are not durable.

@@ -19,7 +19,7 @@ struct Header {
   log::GroupSequence newest_freed = 0;
 };
 
-enum InodeFlag : uint32_t { kSumsFlag = 1, kDamagedFlag = 2 };
+enum InodeFlag : uint32_t { kSumsFlag = 1, kDamagedFlag = 2, kLossyFlag = 4 };
 
 struct InodeEntry {
   log::ObjectId id = 0;
@@ -51,6 +51,7 @@ Status put_inode(PageWriter& pages, const index::Inode& inode) {
   entry.extent_count = static_cast<uint32_t>(inode.extents.all().size());
   if (inode.sums) entry.flags |= kSumsFlag;
   if (inode.damaged) entry.flags |= kDamagedFlag;
+  if (inode.lossy) entry.flags |= kLossyFlag;
   pages.put(entry);
   for (const index::Extent& extent : inode.extents.all()) pages.put(extent);
   return {};
@@ -142,6 +143,7 @@ bool read_inodes(PageReader page, index::Index& index) {
                             entry.attributes, extents);
     inode.sums = (entry.flags & kSumsFlag) != 0;
     inode.damaged = (entry.flags & kDamagedFlag) != 0;
+    inode.lossy = (entry.flags & kLossyFlag) != 0;
   }
   return true;
 }
@@ -240,6 +242,19 @@ Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& v
         sane = false;
     }
     if (!sane) return fail(EINVAL, "checkpoint: a page makes no sense");
+  }
+}
+
+Result<uint64_t> check_checkpoint(storage::Storage& storage, uint64_t generation,
+                                  const std::function<bool(uint64_t bytes)>& paced) {
+  VALFS_ASSIGN(auto file, storage.open(checkpoint_path(generation), storage::OpenMode::kRead));
+  PageSource pages(*file, generation);
+  uint64_t sum = 0;
+  for (;;) {
+    std::span<const std::byte> bytes;
+    VALFS_ASSIGN(const PageKind kind, pages.next(bytes));
+    sum += sizeof(PageHeader) + bytes.size();
+    if (!paced(sizeof(PageHeader) + bytes.size()) || kind == PageKind::kEnd) return sum;
   }
 }
 

@@ -57,6 +57,11 @@ Result<uint64_t> write_checkpoint(storage::Storage& storage, const log::VolumeId
 Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& volume,
                                uint64_t generation, index::Index& index);
 
+// Reads all pages and checks them, without an index. Returns the bytes read. Errors as above.
+// `paced` is told of every page; false ends the check.
+Result<uint64_t> check_checkpoint(storage::Storage& storage, uint64_t generation,
+                                  const std::function<bool(uint64_t bytes)>& paced);
+
 // Removes all but the newest two generations up to `newest`, and unfinished ones.
 Status remove_old_checkpoints(storage::Storage& storage, uint64_t newest);
 

@@ -13,7 +13,7 @@ constexpr uint64_t kDeadShare = 50;  // 1/50
 // The same for the cleaner on its own account: a slice leaves padding and a manifest, and it must
 // come to an end.
 constexpr uint64_t kBackgroundShare = 10;  // 1/10
-// Bytes that cleaning a file leaves dead itself: the padding of its last groups, RETIRED.
+// Bytes that cleaning a file leaves dead itself: the padding of its last groups, the manifest.
 constexpr uint64_t kCost = 4 * log::kBlock;
 // Tombstones are got rid of by cleaning the files that they are kept for once they take more than
 // this share of what is live.

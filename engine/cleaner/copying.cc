@@ -183,7 +183,7 @@ bool Cleaner::renew(Batch& batch, log::ObjectId id) const {
   const index::Inode& inode = *batch.index().find(id);
   Record record;
   record.type = RecordType::kInode;
-  record.flags = log::kCopy;
+  record.flags = inode.lossy ? log::kCopy | log::kLossy : log::kCopy;
   record.id = id;
   record.sequence = inode.sequence;
   record.body = batch.keep(inode.attributes);

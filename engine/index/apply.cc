@@ -35,7 +35,7 @@ void Index::apply(const Record& record, const Placed& placed, Mode mode) {
   if (!is_in_range(record, placed)) return;
   switch (record.type) {
     case RecordType::kInode:
-      return apply_inode(record, placed);
+      return apply_inode(record, placed, mode);
     case RecordType::kExtent:
       return apply_extent(record, placed, mode);
     case RecordType::kTruncate:
@@ -55,7 +55,14 @@ void Index::apply(const Record& record, const Placed& placed, Mode mode) {
   }
 }
 
-void Index::apply_inode(const Record& record, const Placed& placed) {
+// The value is whole again: nothing of what was lost is part of it.
+void Index::forget_loss(Inode& inode, Mode mode) {
+  if (!inode.lossy) return;
+  inode.lossy = false;
+  if (mode == Mode::kSequenceOrder) inode.damaged = false;
+}
+
+void Index::apply_inode(const Record& record, const Placed& placed, Mode mode) {
   Inode& inode = find_or_add(record.id);
   if (record.sequence < inode.sequence) {
     // Something newer is known. A record that gives what nothing else has is still of use.
@@ -67,6 +74,11 @@ void Index::apply_inode(const Record& record, const Placed& placed) {
     if (record.body.size() != sizeof(Attributes)) return;
     std::memcpy(&inode.attributes, record.body.data(), sizeof(Attributes));
     inode.sequence = record.sequence;
+  }
+  if ((record.flags & log::kLossy) != 0) {
+    inode.lossy = true;
+    // After a checkpoint its extents tell which bytes are lost; here nothing does.
+    inode.damaged |= mode == Mode::kSequenceOrder;
   }
   if (inode.base) live_.subtract(inode.base.file(), log::inode_record_length());
   inode.base = placed.position;
@@ -95,6 +107,7 @@ void Index::apply_extent(const Record& record, const Placed& placed, Mode mode) 
   inode.extents.insert(extent, releaser());
   if (extent.length > 0) live_.add(placed.position.file(), extent.length + extent.meta);
   const bool whole = extent.offset == 0 && extent.end() >= inode.attributes.size;
+  if (whole) forget_loss(inode, mode);
   inode.overlay_bytes = whole ? 0 : inode.overlay_bytes + extent.length + extent.meta;
   inode.attributes.size = std::max(inode.attributes.size, extent.end());
   if (record.sequence >= inode.sequence) {
@@ -134,7 +147,10 @@ void Index::apply_shape(const Record& record, Mode mode) {
   if (record.type == RecordType::kTruncate) {
     drop_extents(*inode, record.a, UINT64_MAX);
     attributes.size = record.a;
-    if (record.a == 0) inode->damaged = false;
+    if (record.a == 0) {
+      inode->damaged = false;
+      inode->lossy = false;
+    }
   } else if (record.type == RecordType::kZero) {
     drop_extents(*inode, record.a, record.a + record.b);
   } else {

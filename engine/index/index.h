@@ -69,6 +69,7 @@ struct Inode {
   Children children;     // of a directory
   bool sums = false;     // chunk sums of the blob with this id, not an inode of the user's
   bool damaged = false;  // a record of it is lost, and which bytes it held is unknown
+  bool lossy = false;    // some of its bytes were in a log file that is lost (log::kLossy)
 };
 
 // Where a record lies, and how long its parts are.
@@ -98,7 +99,7 @@ class Index {
   const Name* next_child(const Inode& directory, ObjectId cookie) const;
 
   // Changes the index as the record says. Harmless to repeat. A record type that does not concern
-  // the index (RETIRED) is ignored.
+  // the index (MANIFEST) is ignored.
   void apply(const log::Record& record, const Placed& placed, Mode mode);
 
   // The record has moved in the log, before it was durable.
@@ -165,9 +166,10 @@ class Index {
                                     &Name::by_name>>;
 
   Inode& find_or_add(ObjectId id);
-  void apply_inode(const log::Record& record, const Placed& placed);
+  void apply_inode(const log::Record& record, const Placed& placed, Mode mode);
   void apply_extent(const log::Record& record, const Placed& placed, Mode mode);
   void apply_shape(const log::Record& record, Mode mode);  // TRUNCATE, ZERO, BLOB_WRITE
+  static void forget_loss(Inode& inode, Mode mode);
   void apply_name(const log::Record& record, const Placed& placed);
   void apply_unname(const log::Record& record);
   void remove_name(Name& name);

@@ -119,4 +119,11 @@ bool is_footer_block(std::span<const std::byte> block, const Salt& salt, uint64_
   return decode_block(block, salt, offset).has_value();
 }
 
+bool looks_like_footer(std::span<const std::byte> block) {
+  BlockHeader header;
+  if (block.size() < sizeof header) return false;
+  std::memcpy(&header, block.data(), sizeof header);
+  return header.magic == BlockHeader::kMagic;
+}
+
 }  // namespace valfs::log

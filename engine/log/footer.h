@@ -49,4 +49,7 @@ std::optional<Footer> read_footer(storage::File& file, const Salt& salt, uint64_
 // True if `block` is one of a footer that belongs at `offset`.
 bool is_footer_block(std::span<const std::byte> block, const Salt& salt, uint64_t offset);
 
+// True if `block` was one of a footer, whatever has become of it since.
+bool looks_like_footer(std::span<const std::byte> block);
+
 }  // namespace valfs::log

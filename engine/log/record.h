@@ -27,6 +27,9 @@ namespace valfs::log {
 // Flags of a record.
 inline constexpr uint8_t kCopy = 1;  // made by the cleaner, from the position in the body
 inline constexpr uint8_t kSums = 2;  // EXTENT of a blob's chunk sums
+// INODE: bytes of the value went with a log file that is lost. Which, only a checkpoint knows:
+// without one the whole value answers EIO until it is cut to nothing or written anew.
+inline constexpr uint8_t kLossy = 4;
 
 // Spans and names are views; whoever makes a Record keeps what they point to.
 struct Record {

@@ -9,7 +9,7 @@
 namespace valfs::log {
 namespace {
 
-constexpr uint64_t kCopies = 4;
+constexpr uint64_t kCopies = kSuperblockCopies;
 constexpr uint64_t kPairs = kCopies / 2;
 constexpr size_t kCrcBytes = offsetof(Superblock, crc);
 constexpr uint32_t kKnownIncompat = 0;
@@ -74,18 +74,31 @@ bool Superblock::boot_id_is(const std::string& id) const {
   return id.substr(0, boot_id.size() - 1) == boot_id.data();
 }
 
+std::optional<Superblock> SuperblockCopies::newest() const {
+  std::optional<Superblock> newest;
+  for (const auto& copy : copies) {
+    if (copy && (!newest || copy->generation > newest->generation)) newest = copy;
+  }
+  return newest;
+}
+
+SuperblockCopies read_superblock_copies(storage::File& file) {
+  SuperblockCopies result;
+  for (uint64_t copy = 0; copy < kCopies; copy++) {
+    result.copies[copy] = read_copy(file, copy, result.ours);
+  }
+  return result;
+}
+
 Result<Superblock> read_superblock(storage::Storage& storage) {
   VALFS_ASSIGN(auto file, storage.open(kSuperblockPath, storage::OpenMode::kRead));
-  std::optional<Superblock> newest;
-  bool ours = false;
-  for (uint64_t copy = 0; copy < kCopies; copy++) {
-    const auto superblock = read_copy(*file, copy, ours);
-    if (!superblock) continue;
-    if (!newest || superblock->generation > newest->generation) newest = superblock;
-  }
+  const SuperblockCopies copies = read_superblock_copies(*file);
+  const std::optional<Superblock> newest = copies.newest();
   if (!newest) {
-    return fail(EINVAL, ours ? "super: every copy of the superblock is damaged"
-                             : "super: not the superblock of a valfs volume");
+    return fail(EINVAL, copies.ours ? "super: every copy of the superblock is damaged; "
+                                      "`valfs fsck --repair` can rebuild it from the log"
+                                    : "super: not the superblock of a valfs volume; if it was "
+                                      "one, `valfs fsck --repair` can rebuild it from the log");
   }
   if (newest->version != kFormatVersion || (newest->incompat & ~kKnownIncompat) != 0) {
     return fail(EINVAL, "super: this volume needs a newer valfs (format " +

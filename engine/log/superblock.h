@@ -56,6 +56,15 @@ static_assert(sizeof(Superblock) <= kBlock && std::is_trivially_copyable_v<Super
 
 inline constexpr const char* kSuperblockPath = "super";
 
+inline constexpr size_t kSuperblockCopies = 4;
+// Each copy as it lies in the file, where it is whole; `ours`: one at least has our magic.
+struct SuperblockCopies {
+  std::array<std::optional<Superblock>, kSuperblockCopies> copies;
+  bool ours = false;
+  std::optional<Superblock> newest() const;
+};
+SuperblockCopies read_superblock_copies(storage::File& file);
+
 // Reads the newest whole copy. ENOENT: no volume here. EINVAL: not a superblock of ours, or none of
 // its copies is whole.
 Result<Superblock> read_superblock(storage::Storage& storage);

@@ -68,6 +68,21 @@ size_t used_bytes(std::span<const std::byte> bytes) {
   return end;
 }
 
+// True if the first that is not zeros is a footer that was torn, or is damaged: a hint, with which
+// nothing is lost.
+bool is_rest_of_footer(const log::LogFileRef& file, uint64_t begin, uint64_t end,
+                       bool& unreadable) {
+  for (uint64_t window = begin; window < end; window += kWindow) {
+    const auto bytes =
+        read_stretch(*file->file, window, std::min(window + kWindow, end), unreadable);
+    for (uint64_t at = 0; at < bytes.size(); at += kBlock) {
+      const auto block = std::span(bytes).subspan(at, std::min(kBlock, bytes.size() - at));
+      if (used_bytes(block) > 0) return log::looks_like_footer(block);
+    }
+  }
+  return false;
+}
+
 // A stretch that no group follows: what is zeros at its end was never written.
 void note_last_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t begin, uint64_t end) {
   while (end > begin) {
@@ -102,7 +117,11 @@ void note_contents(FileScan& scan, FoundGroup& group, const log::GroupContents& 
 }
 
 std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
-                                   const log::Salt& salt, uint64_t offset, uint64_t to) {
+                                   const log::Salt& salt, uint64_t offset, uint64_t to,
+                                   const ScanVisitor& visitor) {
+  const auto visit = [&](const FoundGroup& group, const log::GroupContents& contents) {
+    if (visitor.group && !visitor.group(group, contents)) scan.stopped = true;
+  };
   if (offset + kBlock > to) return std::nullopt;
   auto image = read_stretch(*file->file, offset, offset + kBlock, scan.unreadable);
   const auto header = log::decode_group_header(image, salt, offset);
@@ -112,7 +131,10 @@ std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
   group.offset = offset;
   group.length = round_up(header->length, kBlock);
   group.header = *header;
-  if (offset + group.length > to) return group;  // cut off: not whole
+  if (offset + group.length > to) {  // cut off: not whole
+    visit(group, {});
+    return group;
+  }
   if (group.length > kBlock) {
     const auto rest =
         read_stretch(*file->file, offset + kBlock, offset + group.length, scan.unreadable);
@@ -120,6 +142,7 @@ std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
   }
   const auto contents = log::read_group(image, *header, salt, offset);
   note_contents(scan, group, contents);
+  visit(group, contents);
   return group;
 }
 
@@ -147,6 +170,15 @@ std::vector<std::byte> read_stretch(storage::File& file, uint64_t begin, uint64_
     std::fill(block.begin() + static_cast<ptrdiff_t>(whole ? *part : 0), block.end(), std::byte{0});
   }
   return bytes;
+}
+
+bool is_all_zeros(storage::File& file, uint64_t begin, uint64_t end) {
+  bool unreadable = false;
+  for (uint64_t at = begin; at < end; at += kWindow) {
+    const auto bytes = read_stretch(file, at, std::min(at + kWindow, end), unreadable);
+    if (unreadable || used_bytes(bytes) > 0) return false;
+  }
+  return true;
 }
 
 Result<std::vector<log::FileId>> list_log_files(storage::Storage& storage) {
@@ -231,8 +263,7 @@ std::optional<FileScan> scan_by_footer(const log::LogFileRef& file, const log::S
     if (group.offset < from) continue;
     const auto image = read_image(group, scan.unreadable);
     const auto header = log::decode_group_header(image, salt, group.offset);
-    const bool as_told = header && header->crc == entry.crc &&
-                         header->sequence == entry.sequence &&
+    const bool as_told = header && header->crc == entry.crc && header->sequence == entry.sequence &&
                          round_up(header->length, kBlock) == group.length &&
                          (at == 0 || at == group.offset);
     // What the cleaner has freed at the beginning of a file is not damage.
@@ -263,25 +294,30 @@ Result<log::Manifest> read_manifest(const FileScan& scan, const log::Salt& salt,
   return log::Manifest(found.group, record->record.a, payload);
 }
 
-FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t from, uint64_t to) {
+FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t from, uint64_t to,
+                   const ScanVisitor& visitor) {
   FileScan scan;
   scan.file = file;
   scan.from = from;
   uint64_t offset = from;
-  while (offset + kBlock <= to) {
-    if (auto group = group_at(scan, file, salt, offset, to)) {
+  while (offset + kBlock <= to && !scan.stopped) {
+    if (auto group = group_at(scan, file, salt, offset, to, visitor)) {
       offset += group->length;
       scan.groups.push_back(std::move(*group));
       continue;
     }
-    std::vector<std::byte> block = read_stretch(*file->file, offset, offset + kBlock, scan.unreadable);
+    const auto block = read_stretch(*file->file, offset, offset + kBlock, scan.unreadable);
     if (log::is_footer_block(block, salt, offset)) break;  // behind it there are no groups
     const uint64_t next = find_group(*file->file, salt, offset + kBlock, to, scan.unreadable);
+    if (next >= to && is_rest_of_footer(file, offset, to, scan.unreadable)) break;
+    const size_t known = scan.stretches.size();
     if (next < to) {
       scan.stretches.push_back({file, offset, next, false});
     } else {
       note_last_stretch(scan, file, offset, next);
     }
+    const bool found = scan.stretches.size() > known;
+    if (found && visitor.stretch && !visitor.stretch(scan.stretches.back())) scan.stopped = true;
     offset = next;
   }
   return scan;

@@ -1,6 +1,7 @@
 // What a log file holds, found by reading it: groups, and stretches where none is.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -45,6 +46,14 @@ struct FileScan {
   std::vector<Stretch> stretches;        // in order of place
   std::vector<FoundManifest> manifests;  // in order of place
   bool unreadable = false;               // the disk gave EIO somewhere
+  bool stopped = false;                  // by the visitor
+};
+
+// Called in order of place while a file is scanned; false ends the scan. The contents of a group
+// that is cut off by the end of the file are empty; views are good during the call.
+struct ScanVisitor {
+  std::function<bool(const FoundGroup&, const log::GroupContents&)> group;
+  std::function<bool(const Stretch&)> stretch;
 };
 
 // Opens wal/…/<id>. Takes the epoch from the header, or, where that is damaged, from the groups.
@@ -56,7 +65,8 @@ Result<log::LogFileRef> open_log_file(storage::Storage& storage, const log::Volu
 Result<std::vector<log::FileId>> list_log_files(storage::Storage& storage);
 
 // Reads the file from `from` up to `to`.
-FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t from, uint64_t to);
+FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t from, uint64_t to,
+                   const ScanVisitor& visitor = {});
 
 // The same without reading large payloads, as the file's footer allows. Nothing if a group is not
 // where, or what, the footer says.
@@ -69,6 +79,9 @@ std::vector<std::byte> read_image(const FoundGroup& group, bool& unreadable);
 // Reads what scan_file() has found.
 Result<log::Manifest> read_manifest(const FileScan& scan, const log::Salt& salt,
                                     const FoundManifest& found);
+
+// True if every byte of the file is there and zero.
+bool is_all_zeros(storage::File& file, uint64_t begin, uint64_t end);
 
 // The bytes of a stretch of a file; blocks that the disk cannot read come as zeros.
 std::vector<std::byte> read_stretch(storage::File& file, uint64_t begin, uint64_t end,

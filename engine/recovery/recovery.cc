@@ -15,8 +15,12 @@ namespace {
 class Recovery {
  public:
   Recovery(storage::Storage& storage, const log::Superblock& superblock, log::LogFiles& files,
-           index::Index& index)
-      : storage_(storage), superblock_(superblock), files_(files), index_(index) {}
+           index::Index& index, const RecoverOptions& options)
+      : storage_(storage),
+        superblock_(superblock),
+        files_(files),
+        index_(index),
+        options_(options) {}
 
   Result<Recovered> run() {
     result_.same_boot = superblock_.boot_id_is(storage_.boot_id());
@@ -39,16 +43,19 @@ class Recovery {
     };
     evidence.manifest_lost = manifest_lost_;
     for (const log::LogFileRef& file : opened_) evidence.present[file->id] = file->size;
-    for (const log::FileId id : result_.unused) evidence.present[id] = 0;
+    for (const log::FileId id : result_.unrecognised) evidence.present[id] = 0;
     evidence.freed.insert(superblock_.freed.begin(), superblock_.freed.end());
+    evidence.missing = options_.missing;
     VALFS_ASSIGN(Verdict verdict, judge(scans, evidence));
     if (verdict.unreadable) VALFS_TRY(check_end_is_readable(verdict));
     manifest_ = verdict.manifest;
     drop_freed(verdict);
+    if (options_.on_verdict) options_.on_verdict(verdict);
     Replay replay(index_, files_, result_);
     VALFS_TRY(replay.run(verdict, result_.used_checkpoint ? index::Index::Mode::kLogOrder
                                                           : index::Index::Mode::kSequenceOrder));
-    VALFS_TRY(check_covered_files(evidence.freed));
+    VALFS_TRY(check_covered_files(evidence.freed, verdict));
+    note_lost(verdict);
     finish(verdict);
     return std::move(result_);
   }
@@ -91,7 +98,14 @@ class Recovery {
 
   Status drain(const log::StagedGroup& group) {
     const std::string path = log::log_file_path(group.place.salt.file);
-    VALFS_ASSIGN(auto file, storage_.open(path, storage::OpenMode::kReadWrite));
+    auto opened = storage_.open(path, storage::OpenMode::kReadWrite);
+    if (!opened && opened.error().code == ENOENT) {
+      if (options_.missing == MissingFile::kRefuse) return missing_file(group.place.salt.file);
+      warn("a staged group is lost: its log file " + path + " is missing");
+      return {};
+    }
+    if (!opened) return tl::unexpected(opened.error());
+    const auto& file = *opened;
     if (!holds(*file, group)) {
       VALFS_TRY(file->write(group.place.offset, group.image));
       VALFS_TRY(file->sync());
@@ -114,7 +128,8 @@ class Recovery {
       const uint64_t left_at = manifest_.end_of(id).value_or(UINT64_MAX);
       if (scan.stretches.empty() || manifest_.gone(id)) continue;
       const Stretch& stretch = scan.stretches.back();
-      trace |= stretch.last && stretch.end > begin && stretch.begin < left_at;
+      // Of what was freed, and of what lies behind the end of a sealed file, nothing is missing.
+      trace |= stretch.last && stretch.end > begin && std::max(stretch.begin, begin) < left_at;
     }
     return std::max(durable, trace ? last + 1 : last);
   }
@@ -136,7 +151,7 @@ class Recovery {
       result_.next_file = std::max(result_.next_file, id + 1);
       VALFS_ASSIGN(auto file, open_log_file(storage_, superblock_.volume, id));
       if (!file) {
-        result_.unused.push_back(id);
+        result_.unrecognised.push_back(id);
         continue;
       }
       file->sealed = true;
@@ -156,8 +171,7 @@ class Recovery {
     result_.start.next_object = std::max(superblock_.next_object, index::kFirstObject);
     const uint64_t newest = superblock_.checkpoint;
     for (uint64_t generation = newest; generation != 0 && generation + 1 >= newest; generation--) {
-      auto moment =
-          checkpoint::read_checkpoint(storage_, superblock_.volume, generation, index_);
+      auto moment = checkpoint::read_checkpoint(storage_, superblock_.volume, generation, index_);
       if (moment) return take_checkpoint(*moment, generation == newest);
       // There is an older one only if there have been two.
       if (generation == newest || moment.error().code != ENOENT) warn(moment.error().what);
@@ -228,7 +242,8 @@ class Recovery {
         file->first_group = entry->second.first_group;
         file->last_group = entry->second.last_group;
       }
-      if (!result_.used_checkpoint && read_by_footer(file, from, scans)) continue;
+      const bool spare_payloads = options_.by_footers && !result_.used_checkpoint;
+      if (spare_payloads && read_by_footer(file, from, scans)) continue;
       const uint64_t to = cut_of(*file).value_or(file->size - file->footer);
       scans.push_back(scan_file(file, files_.salt(*file), from, to));
     }
@@ -258,7 +273,7 @@ class Recovery {
   }
 
   // Files that the checkpoint points into must be there, unless they were freed since.
-  Status check_covered_files(const std::set<log::FileId>& freed) {
+  Status check_covered_files(const std::set<log::FileId>& freed, Verdict& verdict) {
     for (const auto& [id, entry] : covered_) {
       const bool there = std::any_of(opened_.begin(), opened_.end(),
                                      [id = id](const auto& file) { return file->id == id; });
@@ -270,11 +285,26 @@ class Recovery {
         warn(log::log_file_path(id) + " is missing; nothing in it was in use");
         continue;
       }
-      return fail(ENODATA, log::log_file_path(id) +
-                               " is missing; put it back from a copy of the data directory, or "
-                               "give up what it held with valfs fsck --repair");
+      if (options_.missing == MissingFile::kAccept) {
+        verdict.lost_files.insert(id);
+        continue;
+      }
+      return missing_file(id);
     }
     return {};
+  }
+
+  void note_lost(const Verdict& verdict) {
+    result_.lost_files = verdict.lost_files;
+    result_.lost_tail = verdict.lost_tail;
+    for (const log::FileId id : verdict.lost_files) {
+      result_.next_file = std::max(result_.next_file, id + 1);
+      warn(log::log_file_path(id) + ": what this log file held is lost");
+    }
+    if (verdict.lost_tail) {
+      warn("the last groups of the log, up to " + std::to_string(verdict.end) +
+           ", are lost with their log file");
+    }
   }
 
   // What the cleaner had freed may be there still, or in part: it no longer counts.
@@ -333,6 +363,8 @@ class Recovery {
     log::LogFileRef last;
     for (const log::LogFileRef& file : opened_) {
       file->begin = std::max(file->begin, manifest_.begin_of(file->id).value_or(0));
+      // Only one that has been cut off, which was accepted, is shorter than what is known of it.
+      file->end = std::min(file->end, file->size / log::kBlock * log::kBlock);
       if (file->end <= file->begin) {
         result_.unused.push_back(file->id);
         continue;
@@ -344,11 +376,12 @@ class Recovery {
       files_.adopt(file);
       if (!last || file->last_group > last->last_group) last = file;
     }
-    if (!verdict.kept.empty()) {
+    // Nowhere, if nobody knows where the last group was.
+    if (!verdict.kept.empty() && !verdict.lost_tail) {
       const FoundGroup& group = verdict.kept.back();
       result_.start.previous_end =
           log::Position::at(group.file->id, group.offset + group.length).packed;
-    } else if (last) {
+    } else if (last && !verdict.lost_tail) {
       result_.start.previous_end = log::Position::at(last->id, last->end).packed;
     }
     if (verdict.unreadable) warn("the disk could not read some blocks of the log");
@@ -365,9 +398,10 @@ class Recovery {
   const log::Superblock& superblock_;
   log::LogFiles& files_;
   index::Index& index_;
+  const RecoverOptions& options_;
   Recovered result_;
   std::set<log::FileId> uncut_;  // whose cuts no longer count
-  bool nothing_torn_ = false;  // the slots of the last mount are there
+  bool nothing_torn_ = false;    // the slots of the last mount are there
   std::vector<log::LogFileRef> opened_;
   std::map<log::FileId, checkpoint::FileEntry> covered_;
   log::Manifest manifest_;
@@ -381,8 +415,9 @@ std::string staging_name(const log::VolumeId& volume) {
 }
 
 Result<Recovered> recover(storage::Storage& storage, const log::Superblock& superblock,
-                          log::LogFiles& files, index::Index& index) {
-  return Recovery(storage, superblock, files, index).run();
+                          log::LogFiles& files, index::Index& index,
+                          const RecoverOptions& options) {
+  return Recovery(storage, superblock, files, index, options).run();
 }
 
 }  // namespace valfs::recovery

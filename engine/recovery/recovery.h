@@ -5,12 +5,15 @@
 // run again.
 #pragma once
 
+#include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "engine/log/log_writer.h"
 #include "engine/log/superblock.h"
+#include "engine/recovery/verdict.h"
 
 namespace valfs::recovery {
 
@@ -26,8 +29,14 @@ struct Recovered {
   log::LogWriter::Start start;
   log::FileId next_file = 1;
   std::vector<log::Cut> cuts;
-  std::vector<log::FileId> unused;  // log files without groups: to be removed
-  log::GroupSequence newest_freed = 0;  // by the cleaner
+  std::vector<log::FileId> unused;        // log files without groups: to be removed
+  std::vector<log::FileId> unrecognised;  // neither header nor group is in them
+  log::GroupSequence newest_freed = 0;    // by the cleaner
+  // Log files that are missing or cut off, or the last groups without a trace: what they held is
+  // lost, and that was accepted.
+  std::set<log::FileId> lost_files;
+  bool lost_tail = false;
+  bool lost_any() const { return lost_tail || !lost_files.empty(); }
   log::GroupSequence checkpoint_covers = 0;
   std::map<log::ObjectId, BlobTail> blobs;  // by inode
   // Where damage was found: parent and name as records of values remember them, by inode.
@@ -43,14 +52,23 @@ struct Recovered {
   bool damaged = false;  // acknowledged bytes of the log are: records may be lost
   bool used_checkpoint = false;
   bool used_older_checkpoint = false;  // the newest one is damaged
-  bool same_boot = false;  // the page cache of the last mount is still there
+  bool same_boot = false;              // the page cache of the last mount is still there
   std::vector<std::string> warnings;
+  // Below quarantine/: where this mount puts what it must not remove. Set by the mount.
+  std::string quarantine;
 };
 
 // The staging memory of a volume.
 std::string staging_name(const log::VolumeId& volume);
 
+struct RecoverOptions {
+  MissingFile missing = MissingFile::kRefuse;
+  bool by_footers = true;  // else every payload is read, even where a footer would spare it
+  std::function<void(const Verdict&)> on_verdict;  // sees what was found before it is replayed
+};
+
 Result<Recovered> recover(storage::Storage& storage, const log::Superblock& superblock,
-                          log::LogFiles& files, index::Index& index);
+                          log::LogFiles& files, index::Index& index,
+                          const RecoverOptions& options = {});
 
 }  // namespace valfs::recovery

@@ -8,8 +8,8 @@ namespace {
 using log::GroupSequence;
 
 constexpr const char* kWhatToDo =
-    "; put the log file back from a copy of the data directory, or give up what it held with "
-    "valfs fsck --repair";
+    "; put the log file back from a copy of the data directory, or, if there is none, let `valfs "
+    "fsck --repair` accept the loss";
 
 class Judge {
  public:
@@ -45,7 +45,8 @@ class Judge {
       const FoundGroup& group = groups_[next];
       VALFS_TRY(meet_missing(group, open));
       if (!open) break;
-      const bool gone = is_freed(group.header.sequence, group.file->id, group.offset + group.length);
+      const bool gone =
+          is_freed(group.header.sequence, group.file->id, group.offset + group.length);
       if (!group.whole && !gone && group.header.sequence > verdict_.watermark) break;
       if (!group.whole && !gone) verdict_.damaged_groups++;
       // What was punched out in part is as good as gone.
@@ -72,12 +73,15 @@ class Judge {
     return {};
   }
 
-  Status check_file(log::FileId file, uint64_t end) const {
+  Status check_file(log::FileId file, uint64_t end) {
     if (evidence_.freed.count(file) > 0) return {};
     const auto there = evidence_.present.find(file);
-    if (there == evidence_.present.end()) {
-      return fail(ENODATA, log::log_file_path(file) + " is missing" + kWhatToDo);
+    const bool whole = there != evidence_.present.end() && there->second >= end;
+    if (!whole && evidence_.missing == MissingFile::kAccept) {
+      verdict_.lost_files.insert(file);
+      return {};
     }
+    if (there == evidence_.present.end()) return missing_file(file);
     if (there->second < end) {
       return fail(ENODATA, log::log_file_path(file) + " has " + std::to_string(there->second) +
                                " bytes, and should have " + std::to_string(end) + kWhatToDo);
@@ -97,23 +101,29 @@ class Judge {
     if (missing > last_missing) return {};
     const log::Position end{group.header.previous_end};  // of the last missing one
     // What the cleaner has freed was durable, and so was everything before it. If more than that is
-    // missing, the places where it lay will show it.
-    if (end && is_freed(last_missing, end.file(), end.offset())) return {};
+    // missing, the places where it lay will show it. The same for what a repair has given up: it
+    // may not have known where that lay.
+    if (!end || is_freed(last_missing, end.file(), end.offset())) return {};
     if (missing > verdict_.watermark) {
       open = false;  // unacknowledged groups that completed out of order
       return {};
     }
-    if (end) {
-      const bool may_be_freed =
-          evidence_.manifest_lost && evidence_.present.count(end.file()) == 0;
-      if (may_be_freed) return {};
-      VALFS_TRY(check_file(end.file(), end.offset()));
-      uint64_t& known = missing_ends_[end.file()];
-      known = std::max(known, end.offset());
-    }
+    const bool may_be_freed = evidence_.manifest_lost && evidence_.present.count(end.file()) == 0;
+    if (may_be_freed) return {};
+    if (was_given_up(last_missing, end)) return {};
+    VALFS_TRY(check_file(end.file(), end.offset()));
+    if (verdict_.lost_files.count(end.file()) > 0) return {};
+    uint64_t& known = missing_ends_[end.file()];
+    known = std::max(known, end.offset());
     const bool some_freed = evidence_.manifest.group() > missing;
     verdict_.damaged_groups += some_freed ? 1 : last_missing - missing + 1;
     return {};
+  }
+
+  // A younger manifest says that the file ends before: it had been cut off, and that was accepted.
+  bool was_given_up(GroupSequence group, log::Position end) const {
+    const auto left_at = evidence_.manifest.end_of(end.file());
+    return evidence_.manifest.group() > group && left_at && *left_at < end.offset();
   }
 
   // Acknowledged groups behind the last one that was found.
@@ -123,6 +133,13 @@ class Judge {
       return !scan.stretches.empty() && scan.stretches.back().last &&
              !evidence_.manifest.gone(scan.file->id);
     });
+    const bool accepted = evidence_.missing == MissingFile::kAccept;
+    if (!trace && accepted) {
+      // That may be all of what is known to be missing.
+      verdict_.lost_tail = true;
+      verdict_.end = verdict_.watermark;
+      return {};
+    }
     if (!trace) {
       return fail(ENODATA, "groups " + std::to_string(expected_) + " to " +
                                std::to_string(verdict_.watermark) +
@@ -147,7 +164,8 @@ class Judge {
       const log::FileId id = scan.file->id;
       if (manifest.gone(id)) continue;
       uint64_t known_end = kept_ends.count(id) > 0 ? kept_ends[id] : 0;
-      known_end = std::max(known_end, manifest.end_of(id).value_or(0));
+      const bool lost = verdict_.lost_files.count(id) > 0;  // cut off, and that is accepted
+      if (!lost) known_end = std::max(known_end, manifest.end_of(id).value_or(0));
       const uint64_t begin = manifest.begin_of(id).value_or(0);
       if (const auto at = missing_ends_.find(id); at != missing_ends_.end()) {
         known_end = std::max(known_end, at->second);
@@ -155,8 +173,8 @@ class Judge {
       for (Stretch stretch : scan.stretches) {
         stretch.begin = std::max(stretch.begin, begin);
         if (stretch.begin >= stretch.end) continue;
-        const bool acknowledged = stretch.begin < known_end ||
-                                  (tail_damaged_ && stretch.last && !manifest.gone(id));
+        const bool acknowledged =
+            stretch.begin < known_end || (tail_damaged_ && stretch.last && !manifest.gone(id));
         if (acknowledged) verdict_.damaged.push_back(stretch);
       }
       // What should be there and is zeros is no less lost.
@@ -187,6 +205,10 @@ class Judge {
 };
 
 }  // namespace
+
+Status missing_file(log::FileId file) {
+  return fail(ENODATA, log::log_file_path(file) + " is missing" + kWhatToDo);
+}
 
 Result<Verdict> judge(std::vector<FileScan> scans, const Evidence& evidence) {
   return Judge(std::move(scans), evidence).run();

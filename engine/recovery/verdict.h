@@ -19,8 +19,14 @@ struct Verdict {
   uint64_t damaged_groups = 0;       // acknowledged, and missing or not whole
   uint64_t dropped_groups = 0;       // never acknowledged
   log::Manifest manifest;            // the youngest of the log
+  // Log files that are missing or have been cut off, where that was accepted.
+  std::set<log::FileId> lost_files;
+  bool lost_tail = false;  // the same of the last groups, whose file nothing names
   bool unreadable = false;
 };
+
+// What to do where a log file is missing.
+enum class MissingFile { kRefuse, kAccept };
 
 // What is known besides the scans.
 struct Evidence {
@@ -33,9 +39,14 @@ struct Evidence {
   bool manifest_lost = false;
   std::map<log::FileId, uint64_t> present;  // sizes of the log files that are there
   std::set<log::FileId> freed;              // those of which the superblock says that they are gone
+  MissingFile missing = MissingFile::kRefuse;
 };
 
-// ENODATA, with the name of the file where it is known: a log file is missing or has been cut off.
+// ENODATA: a log file is missing, and what to do about it.
+Status missing_file(log::FileId file);
+
+// ENODATA, with the name of the file where it is known: a log file is missing or has been cut off,
+// and that is not accepted.
 Result<Verdict> judge(std::vector<FileScan> scans, const Evidence& evidence);
 
 }  // namespace valfs::recovery

@@ -90,7 +90,17 @@ Status write_holder(const OpenFile& file) {
   return {};
 }
 
+class NoLock final : public Lock {};
+
 }  // namespace
+
+Result<std::unique_ptr<Lock>> lock_directory_to_look(const OpenFile& directory) {
+  auto file = open_at(directory, "lock", O_RDONLY);
+  if (!file && file.error().code == ENOENT) return std::make_unique<NoLock>();
+  if (!file) return tl::unexpected(file.error());
+  VALFS_TRY(take(directory, *file));
+  return std::make_unique<DirectoryLock>(std::move(*file));
+}
 
 Result<std::unique_ptr<Lock>> lock_directory(const OpenFile& directory, DurableWriter& writer) {
   VALFS_ASSIGN(OpenFile file, open_at(directory, "lock", O_RDWR | O_CREAT));

@@ -19,4 +19,8 @@ namespace valfs::storage {
 // The lock goes with the open file: after a fork, the child holds it as well.
 Result<std::unique_ptr<Lock>> lock_directory(const OpenFile& directory, DurableWriter& writer);
 
+// The same lock for who only reads: nothing is written, and where the file is missing there is
+// nothing to lock.
+Result<std::unique_ptr<Lock>> lock_directory_to_look(const OpenFile& directory);
+
 }  // namespace valfs::storage

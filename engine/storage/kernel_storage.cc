@@ -61,6 +61,9 @@ class KernelStorage final : public Storage {
   Result<Space> space() override;
 
   Result<std::unique_ptr<Lock>> lock() override { return lock_directory(directory_, *writer_); }
+  Result<std::unique_ptr<Lock>> lock_to_look() override {
+    return lock_directory_to_look(directory_);
+  }
   std::string boot_id() override { return boot_id_; }
 
   Result<std::unique_ptr<StagingMemory>> make_staging(const std::string& name,

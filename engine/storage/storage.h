@@ -110,6 +110,9 @@ class Storage {
   // Takes the data directory (flock on the file `lock`, which then names this process). EBUSY if
   // another process has it; the text then names that process.
   virtual Result<std::unique_ptr<Lock>> lock() = 0;
+  // The same without leaving a trace, for who only looks: the file keeps what it says, and where
+  // there is none, none is made (and nothing held: only a mount would make it).
+  virtual Result<std::unique_ptr<Lock>> lock_to_look() { return lock(); }
 
   // Changes with every boot of the machine; the same as long as the page cache lives.
   virtual std::string boot_id() = 0;

@@ -34,7 +34,7 @@ void CrashTotals::note(const Operation& operation, const Action& action) {
   } else if (in("bin")) {
     in_blobs++;
   } else if (cleaning) {
-    in_cleaner++;  // copies, RETIRED, log files that go
+    in_cleaner++;  // copies, manifests, log files that go
   }
 }
 

@@ -8,6 +8,8 @@
 #include <map>
 #include <set>
 
+#include "tests/support/disk_handle.h"
+
 namespace valfs::test {
 namespace {
 
@@ -140,8 +142,12 @@ StoreOptions small_options(const FakeClock& clock) {
   return options;
 }
 
+std::unique_ptr<storage::Storage> handle_of(storage::SimDisk& disk) {
+  return std::make_unique<DiskHandle>(disk);
+}
+
 Result<std::unique_ptr<Store>> open_store(storage::SimDisk& disk, const StoreOptions& options) {
-  return Store::open(std::make_unique<DiskHandle>(disk), options);
+  return Store::open(handle_of(disk), options);
 }
 
 std::unique_ptr<Store> must_open(storage::SimDisk& disk, const StoreOptions& options) {
