@@ -128,8 +128,8 @@ Status Store::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
   }
   {
     VALFS_ASSIGN(auto transaction,
-                 Transaction::begin(core, Transaction::Size::of(1, Transaction::kSalvageName,
-                                                                bytes.size())));
+                 Transaction::begin(
+                     core, Transaction::Size::of(1, Transaction::kSalvageName, bytes.size())));
     transaction.write(inode, offset, bytes);
     transaction.commit(now);
   }

@@ -132,6 +132,7 @@ void Transaction::manifest(const log::Manifest& manifest) {
   const auto bytes = keep(std::as_bytes(std::span(manifest.entries())));
   Record& record = new_record(RecordType::kManifest, 0);
   record.a = manifest.newest_freed();
+  record.b = manifest.newest_file();
   record.payload = bytes;
 }
 

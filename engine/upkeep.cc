@@ -253,11 +253,11 @@ void Upkeep::clean_if_due() {
   }
 }
 
-// What was written since the last checkpoint is out of the cleaner's reach, so there has to be a new
-// one now and then; but not so often that checkpoints are most of what is written.
+// What was written since the last checkpoint is out of the cleaner's reach, so there has to be a
+// new one now and then; but not so often that checkpoints are most of what is written.
 Status Upkeep::checkpoint_for_cleaning() {
-  const uint64_t enough = std::max({core_.live_bytes() / 10, checkpointer_.last_bytes(),
-                                    pacing_.slice()});
+  const uint64_t enough =
+      std::max({core_.live_bytes() / 10, checkpointer_.last_bytes(), pacing_.slice()});
   if (checkpointer_.log_bytes_behind() < enough) return {};
   return checkpointer_.run();
 }

@@ -101,10 +101,12 @@ OrderedJson json_of(const log::ManifestEntry& entry) {
 }
 
 OrderedJson manifest_fields(const Record& record) {
-  const log::Manifest manifest(0, record.a, record.payload);
+  const log::Manifest manifest(0, record.a, static_cast<log::FileId>(record.b), record.payload);
   OrderedJson files = OrderedJson::array();
   for (const log::ManifestEntry& entry : manifest.entries()) files.push_back(json_of(entry));
-  return {{"newest_freed", manifest.newest_freed()}, {"log_files", files}};
+  return {{"newest_freed", manifest.newest_freed()},
+          {"newest_log_file", log::log_file_path(manifest.newest_file())},
+          {"log_files", files}};
 }
 
 std::string name_of(log::Stream stream) {

@@ -256,13 +256,15 @@ std::string VirtualFiles::stats_text() const {
                      {"bytes_copied", stats.copied_bytes},
                      {"debt_bytes", stats.debt_bytes}};
   json["groups_moved_after_a_failed_write"] = stats.relocations;
-  json["recovery"] = {
-      {"used_checkpoint", stats.used_checkpoint},
-      {"used_older_checkpoint", stats.used_older_checkpoint},
-      {"files_read_by_footer", stats.footers_used},   {"replayed_groups", stats.replayed_groups},
-      {"replayed_records", stats.replayed_records}, {"drained_groups", stats.drained_groups},
-      {"dropped_groups", stats.dropped_groups},     {"damaged_groups", stats.damaged_groups},
-      {"damaged_values", stats.damaged_values}};
+  json["recovery"] = {{"used_checkpoint", stats.used_checkpoint},
+                      {"used_older_checkpoint", stats.used_older_checkpoint},
+                      {"files_read_by_footer", stats.footers_used},
+                      {"replayed_groups", stats.replayed_groups},
+                      {"replayed_records", stats.replayed_records},
+                      {"drained_groups", stats.drained_groups},
+                      {"dropped_groups", stats.dropped_groups},
+                      {"damaged_groups", stats.damaged_groups},
+                      {"damaged_values", stats.damaged_values}};
   Json requests;
   for (size_t i = 0; i < kRequestNames.size(); i++) {
     requests[std::string(kRequestNames[i])] = counts_.of(i);

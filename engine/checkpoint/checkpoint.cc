@@ -105,8 +105,8 @@ Status write_index(PageWriter& pages, const WithIndex& with_index) {
 Status write_pages(PageWriter& pages, const log::VolumeId& volume, const Moment& moment,
                    const WithIndex& with_index) {
   VALFS_TRY(pages.begin_entry(PageKind::kHeader));
-  pages.put(Header{volume, moment.covers, moment.next_record, moment.next_object,
-                   moment.newest_freed});
+  pages.put(
+      Header{volume, moment.covers, moment.next_record, moment.next_object, moment.newest_freed});
   VALFS_TRY(write_index(pages, with_index));
   for (const FileEntry& file : moment.files) {
     VALFS_TRY(pages.begin_entry(PageKind::kFiles));
@@ -138,9 +138,8 @@ bool read_inodes(PageReader page, index::Index& index) {
       extents.push_back(page.take<index::Extent>());
     }
     if (page.failed() || !is_sane(entry, extents)) return false;
-    index::Inode& inode =
-        index.restore_inode(entry.id, entry.sequence, {entry.base}, entry.base_sequence,
-                            entry.attributes, extents);
+    index::Inode& inode = index.restore_inode(entry.id, entry.sequence, {entry.base},
+                                              entry.base_sequence, entry.attributes, extents);
     inode.sums = (entry.flags & kSumsFlag) != 0;
     inode.damaged = (entry.flags & kDamagedFlag) != 0;
     inode.lossy = (entry.flags & kLossyFlag) != 0;

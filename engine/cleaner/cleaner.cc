@@ -177,8 +177,8 @@ Result<Outcome> Cleaner::clean_slice(const log::LogFileRef& file, uint64_t bytes
   const bool whole = now.sealed && offset + log::kBlock > now.end;
   if (whole && live_in(*file) > 0) outcome.stuck = true;
   if (outcome.stuck) {
-    spdlog::warn("{} is damaged at offset {}: the rest of it is kept",
-                 log::log_file_path(file->id), offset);
+    spdlog::warn("{} is damaged at offset {}: the rest of it is kept", log::log_file_path(file->id),
+                 offset);
     const std::lock_guard lock(mutex_);
     unfree_.insert(file->id);
   }

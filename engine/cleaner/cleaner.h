@@ -21,8 +21,8 @@
 namespace valfs::cleaner {
 
 struct Outcome {
-  uint64_t copied = 0;  // bytes of records
-  uint64_t freed = 0;   // bytes of the log, copied ones included
+  uint64_t copied = 0;   // bytes of records
+  uint64_t freed = 0;    // bytes of the log, copied ones included
   bool removed = false;  // the file is gone
   bool stuck = false;    // something in it is damaged: the rest of it stays
 };

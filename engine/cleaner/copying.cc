@@ -64,9 +64,9 @@ Status Cleaner::copy_records(uint64_t group_offset,
       continue;
     }
     await_no_gap();
-    VALFS_ASSIGN(auto transaction,
-                 Transaction::begin(core_, size, log::LogWriter::Purpose::kCleaner,
-                                    source_.target));
+    VALFS_ASSIGN(
+        auto transaction,
+        Transaction::begin(core_, size, log::LogWriter::Purpose::kCleaner, source_.target));
     Batch batch(transaction.index(), size, &transaction);
     done = copy_some(batch);
     if (!batch.empty()) {

@@ -62,9 +62,7 @@ void Pacing::admit(uint64_t bytes) {
   std::unique_lock lock(mutex_);
   claimed_ = std::max(claimed_, given_) + price(bytes);
   const uint64_t mine = claimed_;
-  changed_.wait(lock, [&] {
-    return given_ >= mine || stopped_ || free_of_charge(bytes);
-  });
+  changed_.wait(lock, [&] { return given_ >= mine || stopped_ || free_of_charge(bytes); });
 }
 
 void Pacing::gave(uint64_t bytes) {

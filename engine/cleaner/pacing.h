@@ -4,7 +4,8 @@
 //   below 15 %    rests                             go on
 //   15 … 20 %     a slice now and then, more often   go on
 //                 the more is dead
-//   from 20 %     slice after slice                 pay: a write waits until twice its bytes have been
+//   from 20 %     slice after slice                 pay: a write waits until twice its bytes have
+//   been
 //                                                   freed at 23 %, nothing at 20 %, and linearly
 //                                                   between
 //
@@ -36,8 +37,8 @@ class Pacing {
 
   // --- the cleaner ---
 
-  bool wanted() const;       // there is enough to be cleaned
-  uint64_t slice() const;    // bytes to clean at a time
+  bool wanted() const;     // there is enough to be cleaned
+  uint64_t slice() const;  // bytes to clean at a time
   // How long to rest before the next slice.
   std::chrono::milliseconds rest() const;
   // A slice has given so many bytes, less what was copied.

@@ -107,7 +107,8 @@ class Index {
 
   // For loading a checkpoint. What is known of the same inode or name already is replaced.
   Inode& restore_inode(ObjectId id, RecordSequence sequence, Position base,
-                       RecordSequence base_sequence, const Attributes& attributes, std::span<const Extent> extents);
+                       RecordSequence base_sequence, const Attributes& attributes,
+                       std::span<const Extent> extents);
   void restore_name(const Name& name);
 
   // Inodes without INODE record: it was lost.

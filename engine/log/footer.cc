@@ -108,8 +108,7 @@ std::optional<Footer> read_footer(storage::File& file, const Salt& salt, uint64_
   const size_t groups_bytes = footer.groups.size() * sizeof(FooterGroup);
   if (last->groups > 0) std::memcpy(footer.groups.data(), tables.data(), groups_bytes);
   if (last->gaps > 0) {
-    std::memcpy(footer.gaps.data(), tables.data() + groups_bytes,
-                footer.gaps.size() * sizeof(Gap));
+    std::memcpy(footer.gaps.data(), tables.data() + groups_bytes, footer.gaps.size() * sizeof(Gap));
   }
   if (!is_plausible(footer)) return std::nullopt;
   return footer;

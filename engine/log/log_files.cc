@@ -36,6 +36,7 @@ void LogFiles::begin(Epoch epoch, FileId next_file, Limits limits) {
   const std::lock_guard lock(mutex_);
   epoch_ = epoch;
   next_file_ = next_file;
+  newest_used_ = next_file - 1;
   limits_ = std::move(limits);
 }
 
@@ -166,6 +167,7 @@ void LogFiles::grew(LogFile& file, uint64_t end, GroupSequence group, ObjectId h
     used_ += end - file.end;
     file.end = end;
   }
+  newest_used_ = std::max(newest_used_, file.id);
   if (file.first_group == 0) file.first_group = group;
   file.last_group = std::max(file.last_group, group);
   file.highest_object = std::max(file.highest_object, highest_object);
@@ -209,7 +211,18 @@ Manifest LogFiles::manifest(GroupSequence newest_freed, FileId gone) const {
     entries.push_back({id, blocks(file->begin), file->sealed ? blocks(file->end) : 0,
                        file->begin == file->end ? 1U : 0U});
   }
-  return {newest_freed, std::move(entries)};
+  return {newest_freed, newest_used_, std::move(entries)};
+}
+
+void LogFiles::amend(std::span<ManifestEntry> entries) const {
+  const std::lock_guard lock(mutex_);
+  for (ManifestEntry& entry : entries) {
+    const auto found = files_.find(entry.file);
+    if (found == files_.end()) continue;
+    const LogFile& file = *found->second;
+    entry.end = std::min(entry.end, static_cast<uint32_t>(file.end / kBlock));
+    if (file.first_group == 0) entry.empty = 1;
+  }
 }
 
 void LogFiles::map_group(LogFile& file, const FooterGroup& group, std::span<const Gap> gaps) {

@@ -27,11 +27,11 @@ struct LogFile {
   uint64_t size = 0;                   // bytes of the file
   uint64_t begin = kFirstGroupOffset;  // the cleaner has freed what lies before
   uint64_t end = kFirstGroupOffset;    // behind the last group
-  ObjectId highest_object = 0;       // no record in it is about a younger object
-  GroupSequence first_group = 0;  // of those not freed
+  ObjectId highest_object = 0;         // no record in it is about a younger object
+  GroupSequence first_group = 0;       // of those not freed
   GroupSequence last_group = 0;
-  bool sealed = false;  // the log writer has left it
-  uint64_t footer = 0;  // bytes of its footer; 0: it has none
+  bool sealed = false;          // the log writer has left it
+  uint64_t footer = 0;          // bytes of its footer; 0: it has none
   std::shared_ptr<Footer> map;  // what its footer will say
   bool mapped = false;          // all of its groups are in the map
 };
@@ -88,6 +88,8 @@ class LogFiles {
 
   // What is there now. `gone`: a file that is about to be removed.
   Manifest manifest(GroupSequence newest_freed, FileId gone) const;
+  // Puts entries of a manifest right that was written before files were cut back.
+  void amend(std::span<ManifestEntry> entries) const;
 
   // Gives back what sealed files did not use, and writes their footers. Slow.
   Status trim_sealed();
@@ -112,6 +114,7 @@ class LogFiles {
   mutable std::mutex mutex_;  // guards what follows
   Epoch epoch_ = 0;
   FileId next_file_ = 1;
+  FileId newest_used_ = 0;  // no younger file has ever held a group
   Limits limits_;
   std::map<FileId, LogFileRef> files_;
   std::deque<LogFileRef> spares_;

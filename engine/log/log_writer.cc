@@ -150,10 +150,11 @@ bool LogWriter::open_slot(const Need& need) {
   slot.state = State::kOpen;
   slot.file = at.file;
   slot.stream = need.stream;
-  slot.place = {files_.salt(*at.file), at.next_offset,  next_group_++,
-                need.stream,           previous_end_,   previous_crc_};
+  slot.place = {files_.salt(*at.file), at.next_offset, next_group_++,
+                need.stream,           previous_end_,  previous_crc_};
   slot.end = sizeof(GroupHeader);
-  slot.capacity = std::min(staging_.slot_size(), (at.file->size - at.next_offset) / kBlock * kBlock);
+  slot.capacity =
+      std::min(staging_.slot_size(), (at.file->size - at.next_offset) / kBlock * kBlock);
   slot.highest_object = 0;
   slot.summary.clear();
   slot.gaps.clear();
@@ -221,9 +222,8 @@ std::vector<index::Placed> LogWriter::append(std::span<Record> records) {
 
 void LogWriter::note_payload(Slot& slot, const Record& record, uint64_t offset) {
   if (record.payload.size() < kSkippedPayload) return;
-  slot.gaps.push_back(
-      {static_cast<uint32_t>((offset + record.meta_length()) / kRecordAlignment),
-       static_cast<uint32_t>(record.payload.size())});
+  slot.gaps.push_back({static_cast<uint32_t>((offset + record.meta_length()) / kRecordAlignment),
+                       static_cast<uint32_t>(record.payload.size())});
 }
 
 void LogWriter::seal_open() {

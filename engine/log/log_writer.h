@@ -55,8 +55,7 @@ class LogWriter {
   // True if records of that many bytes can be appended right now; their room is then reserved until
   // append() or release_room(), and the open slot is not sealed meanwhile. May seal and rotate.
   // Where log files are scarce, what is meant for another stream goes with what users write.
-  bool reserve_room(uint64_t bytes, size_t records, Purpose purpose,
-                    Stream stream = Stream::kUser);
+  bool reserve_room(uint64_t bytes, size_t records, Purpose purpose, Stream stream = Stream::kUser);
   void release_room();
   // Appends records as one batch: after kill -9 and after power loss all or none of them are there.
   // Gives each its sequence, if it has none. Room must have been reserved.
@@ -71,8 +70,8 @@ class LogWriter {
   // Called by the hook below. `moved` is told about each record: from where to where.
   using Moved = std::function<void(const Record&, Position from, Position to)>;
   void relocate(const Moved& moved);
-  // Where the files end that it will leave. The superblock has to know first: else a part of a group
-  // that was left in its old place would later be taken for damage.
+  // Where the files end that it will leave. The superblock has to know first: else a part of a
+  // group that was left in its old place would later be taken for damage.
   std::vector<Cut> unwritten() const;
   // It cannot be done: the log refuses further changes.
   void give_up(const Error& why);

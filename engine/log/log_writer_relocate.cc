@@ -69,18 +69,25 @@ void LogWriter::relocate_slot(uint32_t from, uint32_t to, const Moved& moved) {
   slot.stream = Stream::kUser;
   slot.place = {files_.salt(*at.file), at.next_offset, old.place.sequence,
                 Stream::kUser,         previous_end_,  previous_crc_};
-  slot.capacity = std::min(staging_.slot_size(), (at.file->size - at.next_offset) / kBlock * kBlock);
+  slot.capacity =
+      std::min(staging_.slot_size(), (at.file->size - at.next_offset) / kBlock * kBlock);
   slot.highest_object = old.highest_object;
   slot.opened = old.opened;
   uint64_t offset = sizeof(GroupHeader);
   while (offset < old.end) {
-    const auto found = decode({image + offset, old.end - offset}, old.place.salt,
-                              old.place.offset + offset);
+    const auto found =
+        decode({image + offset, old.end - offset}, old.place.salt, old.place.offset + offset);
     VALFS_CHECK(found.has_value());
     Record record = found->record;
     record.payload = {image + offset + found->meta_length, found->payload_length};
-    const uint32_t crc = encode(record, slot.place.salt, slot.place.offset + offset,
-                                staging_.image(to) + offset);
+    std::vector<ManifestEntry> manifest;
+    if (record.type == RecordType::kManifest) {
+      manifest = entries_of(record.payload);
+      files_.amend(manifest);
+      record.payload = std::as_bytes(std::span(manifest));
+    }
+    const uint32_t crc =
+        encode(record, slot.place.salt, slot.place.offset + offset, staging_.image(to) + offset);
     note_payload(slot, record, slot.place.offset + offset);
     slot.summary.add(record, crc, static_cast<uint32_t>(offset));
     moved(record, Position::at(old.place.salt.file, old.place.offset + offset),
@@ -96,8 +103,7 @@ void LogWriter::relocate_slot(uint32_t from, uint32_t to, const Moved& moved) {
   if (sealed) {
     seal(slot, staging_.image(to));
   } else {
-    files_.grew(*slot.file,
-                slot.place.offset + group_length(slot.end, slot.summary.record_count()),
+    files_.grew(*slot.file, slot.place.offset + group_length(slot.end, slot.summary.record_count()),
                 slot.place.sequence, slot.highest_object);
   }
 }
@@ -123,8 +129,7 @@ void LogWriter::relocate(const Moved& moved) {
     const bool is_open = had_open && i + 1 == numbers.size();
     if (!may_relocate(group_length(slot.end, slot.summary.record_count()))) {
       // The groups not moved stay readable where they are.
-      in_order_.insert(in_order_.end(), numbers.begin() + static_cast<ptrdiff_t>(i),
-                       numbers.end());
+      in_order_.insert(in_order_.end(), numbers.begin() + static_cast<ptrdiff_t>(i), numbers.end());
       failure_ = trouble_seen_;
       break;
     }

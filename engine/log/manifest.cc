@@ -5,16 +5,24 @@
 
 namespace valfs::log {
 
-Manifest::Manifest(GroupSequence group, GroupSequence newest_freed,
-                   std::span<const std::byte> payload)
-    : group_(group), newest_freed_(newest_freed), entries_(payload.size() / sizeof(ManifestEntry)) {
-  if (!entries_.empty()) {
-    std::memcpy(entries_.data(), payload.data(), entries_.size() * sizeof(ManifestEntry));
+std::vector<ManifestEntry> entries_of(std::span<const std::byte> payload) {
+  std::vector<ManifestEntry> entries(payload.size() / sizeof(ManifestEntry));
+  if (!entries.empty()) {
+    std::memcpy(entries.data(), payload.data(), entries.size() * sizeof(ManifestEntry));
   }
+  return entries;
 }
 
-Manifest::Manifest(GroupSequence newest_freed, std::vector<ManifestEntry> entries)
-    : newest_freed_(newest_freed), entries_(std::move(entries)) {}
+Manifest::Manifest(GroupSequence group, GroupSequence newest_freed, FileId newest_file,
+                   std::span<const std::byte> payload)
+    : group_(group),
+      newest_freed_(newest_freed),
+      newest_file_(newest_file),
+      entries_(entries_of(payload)) {}
+
+Manifest::Manifest(GroupSequence newest_freed, FileId newest_file,
+                   std::vector<ManifestEntry> entries)
+    : newest_freed_(newest_freed), newest_file_(newest_file), entries_(std::move(entries)) {}
 
 const ManifestEntry* Manifest::find(FileId file) const {
   const auto at =
@@ -36,13 +44,13 @@ std::optional<uint64_t> Manifest::end_of(FileId file) const {
 }
 
 bool Manifest::gone(FileId file) const {
-  return group_ != 0 && find(file) == nullptr && !entries_.empty() && file < entries_.back().file;
+  return group_ != 0 && find(file) == nullptr && file <= newest_file_;
 }
 
 bool Manifest::freed(FileId file, uint64_t end) const {
   if (group_ == 0) return false;
   const ManifestEntry* entry = find(file);
-  return entry == nullptr || end <= entry->begin * kBlock;
+  return entry == nullptr ? file <= newest_file_ : end <= entry->begin * kBlock;
 }
 
 }  // namespace valfs::log

@@ -19,16 +19,23 @@ struct ManifestEntry {
 };
 static_assert(sizeof(ManifestEntry) == 16 && std::is_trivially_copyable_v<ManifestEntry>);
 
+// The entries in the payload of a MANIFEST record.
+std::vector<ManifestEntry> entries_of(std::span<const std::byte> payload);
+
 class Manifest {
  public:
   Manifest() = default;
   // Of a MANIFEST record. `group` is where it stands.
-  Manifest(GroupSequence group, GroupSequence newest_freed, std::span<const std::byte> payload);
-  Manifest(GroupSequence newest_freed, std::vector<ManifestEntry> entries);
+  Manifest(GroupSequence group, GroupSequence newest_freed, FileId newest_file,
+           std::span<const std::byte> payload);
+  Manifest(GroupSequence newest_freed, FileId newest_file, std::vector<ManifestEntry> entries);
 
   GroupSequence group() const { return group_; }  // 0: there is none
   // No freed group is younger. A checkpoint that covers less cannot be replayed from.
   GroupSequence newest_freed() const { return newest_freed_; }
+  // Of younger files it knows nothing: groups older than itself may have been moved there after
+  // they could not be written.
+  FileId newest_file() const { return newest_file_; }
   const std::vector<ManifestEntry>& entries() const { return entries_; }  // by file
 
   // Where the counting part of a file begins; nothing if it was not there when this was written.
@@ -45,6 +52,7 @@ class Manifest {
 
   GroupSequence group_ = 0;
   GroupSequence newest_freed_ = 0;
+  FileId newest_file_ = 0;
   std::vector<ManifestEntry> entries_;
 };
 

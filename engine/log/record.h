@@ -1,17 +1,20 @@
 // A record: in memory, to bytes, and back.
 //
-//   type         id        a                b          body               payload
-//   INODE        inode     –                –          Attributes         –
-//   EXTENT       inode     offset           parent     –                  bytes of the value
-//   EXTENT copy  inode     offset           parent     old Position       bytes of the value
-//   TRUNCATE     inode     new size         –          –                  –
-//   ZERO         inode     offset           length     –                  –
-//   NAME         cookie    inode            parent     –                  –      (name: the
-//   entry's) UNNAME       cookie    inode            parent     –                  – REMOVE inode
-//   –                –          –                  – BLOB_WRITE   inode     offset           length
-//   –                  – BLOB_SYNC    inode     durable size     –          –                  –
-//   MANIFEST     –         newest freed     –          –                  ManifestEntry[]
-//                          group
+// clang-format off
+//   type         id        a                b            body          payload
+//   INODE        inode     –                –            Attributes    –
+//   EXTENT       inode     offset           parent       –             bytes of the value
+//   EXTENT copy  inode     offset           parent       old Position  bytes of the value
+//   TRUNCATE     inode     new size         –            –             –
+//   ZERO         inode     offset           length       –             –
+//   NAME         cookie    inode            parent       –             –       (name: the entry's)
+//   UNNAME       cookie    inode            parent       –             –
+//   REMOVE       inode     –                –            –             –
+//   BLOB_WRITE   inode     offset           length       –             –
+//   BLOB_SYNC    inode     durable size     –            –             –
+//   MANIFEST     –         newest freed     newest       –             ManifestEntry[]
+//                          group            log file
+// clang-format on
 #pragma once
 
 #include <optional>

@@ -291,7 +291,8 @@ Result<log::Manifest> read_manifest(const FileScan& scan, const log::Salt& salt,
     return fail(EIO, log::log_file_path(scan.file->id) + ": a manifest cannot be read");
   }
   const auto payload = std::span(bytes).subspan(record->meta_length, record->payload_length);
-  return log::Manifest(found.group, record->record.a, payload);
+  return log::Manifest(found.group, record->record.a, static_cast<log::FileId>(record->record.b),
+                       payload);
 }
 
 FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t from, uint64_t to,

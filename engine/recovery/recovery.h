@@ -49,7 +49,7 @@ struct Recovered {
   uint64_t damaged_values = 0;
   uint64_t replayed_bytes = 0;
   uint64_t footers_used = 0;  // log files that had not to be read in full
-  bool damaged = false;  // acknowledged bytes of the log are: records may be lost
+  bool damaged = false;       // acknowledged bytes of the log are: records may be lost
   bool used_checkpoint = false;
   bool used_older_checkpoint = false;  // the newest one is damaged
   bool same_boot = false;              // the page cache of the last mount is still there

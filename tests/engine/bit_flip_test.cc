@@ -237,6 +237,7 @@ class Volume {
     for (uint64_t offset = log::kFirstGroupOffset; offset + log::kBlock <= bytes.size();) {
       const auto header = log::decode_group_header(bytes.subspan(offset), salt, offset);
       if (!header) break;
+      gap(offset);  // the file's header, or nothing
       const uint64_t length = log::round_up(header->length, log::kBlock);
       const auto contents = log::read_group(bytes.subspan(offset, length), *header, salt, offset);
       EXPECT_TRUE(contents.whole);

@@ -55,7 +55,8 @@ struct Image {
                   static_cast<uint32_t>(end));
       end += record.total_length();
     }
-    header = seal_group(bytes.data(), end, summary, {kSalt, kOffset, 12, Stream::kWarm, 34, 56}, 11, 102, 23);
+    header = seal_group(bytes.data(), end, summary, {kSalt, kOffset, 12, Stream::kWarm, 34, 56}, 11,
+                        102, 23);
     bytes.resize(round_up(header.length, kBlock));
   }
 };
@@ -276,7 +277,7 @@ TEST(Superblock, OneWholeCopyIsEnough) {
 
 TEST(Manifest, KnowsWhatWasFreed) {
   const std::vector<ManifestEntry> entries{{3, 1, 9, 0}, {5, 4, 0, 0}};
-  const Manifest manifest(40, 30, std::as_bytes(std::span(entries)));
+  const Manifest manifest(40, 30, 6, std::as_bytes(std::span(entries)));
   EXPECT_EQ(manifest.newest_freed(), 30u);
   EXPECT_TRUE(manifest.freed(2, 8 * kBlock));
   EXPECT_FALSE(manifest.freed(3, 2 * kBlock));
@@ -286,6 +287,9 @@ TEST(Manifest, KnowsWhatWasFreed) {
   EXPECT_EQ(manifest.end_of(5), std::nullopt);
   EXPECT_EQ(manifest.begin_of(5), 4 * kBlock);
   EXPECT_EQ(manifest.begin_of(4), std::nullopt);
+  EXPECT_TRUE(manifest.gone(6) && manifest.freed(6, 9 * kBlock));
+  EXPECT_FALSE(manifest.gone(7) || manifest.freed(7, 2 * kBlock))
+      << "a group that was moved there may be older than the manifest";
   EXPECT_FALSE(Manifest().freed(2, kBlock)) << "without a manifest nothing was freed";
 }
 

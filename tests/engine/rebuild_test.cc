@@ -1,5 +1,5 @@
-// F25, F26: three ways to the same index: from a checkpoint and the log behind it, from footers, and
-// from a full scan. And a fourth, the older of the two checkpoints.
+// F25, F26: three ways to the same index: from a checkpoint and the log behind it, from footers,
+// and from a full scan. And a fourth, the older of the two checkpoints.
 #include <gtest/gtest.h>
 
 #include <map>

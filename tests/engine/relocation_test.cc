@@ -64,6 +64,55 @@ TEST(Relocation, P2_P8_OneFailedWriteLosesNothing) {
   }
 }
 
+// Manifests among the groups that move: what they say of log files must fit where things are now,
+// and not call freed what was moved to a file that they do not know.
+TEST(Relocation, P2_AFailedWriteWhileCleaning) {
+  for (int n = 1; n <= 60; n++) {
+    for (const bool without_checkpoint : {false, true}) {
+      SCOPED_TRACE("write " + std::to_string(n));
+      StoreOptions options = small_options();
+      options.log_file_size = 96 * kKiB;
+      SimDisk disk({.seed = static_cast<uint64_t>(n)});
+      auto store = must_open(disk, options);
+      write_some(*store, 0, 60);
+      ASSERT_TRUE(store->checkpoint());
+      fail_write(disk, n, false);
+      // Each of these may have to clean first, while groups are on their way.
+      for (int i = 0; i < 150; i++) {
+        const int file = i * 7 % 60;
+        if (i % 5 == 0) {
+          ASSERT_TRUE(remove(*store, "f" + std::to_string(file)));
+        }
+        write_some(*store, file, file + 1);
+      }
+      ASSERT_TRUE(store->sync());
+      expect_all(*store, 60);
+      EXPECT_EQ(check_index(*store), "");
+      disk.set_fault({});
+      store.reset();
+      disk.restart(CrashKind::kPowerLoss);
+      for (const std::string& path : disk.files()) {
+        const bool checkpoint = path.rfind("checkpoint/", 0) == 0;
+        if (without_checkpoint && checkpoint) {
+          ASSERT_TRUE(disk.erase(path));
+        }
+      }
+      for (int mounts = 0; mounts < 3; mounts++) {
+        auto opened = open_store(disk, options);
+        ASSERT_TRUE(opened) << opened.error().what;
+        EXPECT_EQ((*opened)->stats().damaged_groups, 0u);
+        expect_all(**opened, 60);
+        EXPECT_EQ(check_index(**opened), "");
+        if (mounts == 1) {
+          ASSERT_TRUE((*opened)->close());
+        }
+        (*opened).reset();
+        disk.restart(CrashKind::kPowerLoss);
+      }
+    }
+  }
+}
+
 TEST(Relocation, P8_TheSecondFailureSticks) {
   SimDisk disk({});
   auto store = must_open(disk, small_options());

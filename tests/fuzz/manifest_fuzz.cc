@@ -38,7 +38,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace valfs;
   fuzz::Input input(data, size);
   const auto body = input.bytes(input.below(512));
-  const log::Manifest manifest(input.take<uint64_t>(), input.take<uint64_t>(), body);
+  const log::Manifest manifest(input.take<uint64_t>(), input.take<uint64_t>(),
+                               input.take<uint32_t>(), body);
   for (int i = 0; i < 4; i++) {
     const auto file = input.take<uint32_t>();
     if (const auto begin = manifest.begin_of(file); begin && manifest.group() != 0) {
