@@ -10,6 +10,7 @@ namespace valfs {
 namespace {
 
 using index::Attributes;
+using index::Found;
 using index::Inode;
 using index::kRoot;
 using index::Name;
@@ -40,11 +41,11 @@ Status check(std::string_view key) {
   return {};
 }
 
-const Inode* value_of(const index::Index& index, const Name* name) {
-  return name == nullptr ? nullptr : index.find(name->inode);
+Found<Inode> value_of(const index::Index& index, const Found<Name>& name) {
+  return name == nullptr ? Found<Inode>() : index.find(name->inode);
 }
 
-Status must_be_value(const Inode* inode, std::string_view key) {
+Status must_be_value(const Found<Inode>& inode, std::string_view key) {
   if (inode == nullptr) return fail(ENOENT, "no key " + shown(key));
   if (!S_ISREG(inode->attributes.mode)) return fail(EISDIR, shown(key) + " is not a value");
   return {};
@@ -53,7 +54,7 @@ Status must_be_value(const Inode* inode, std::string_view key) {
 Attributes new_value(const index::Index& index, uint64_t size, Time now) {
   Attributes attributes;
   attributes.mode = S_IFREG | 0644;
-  if (const Inode* root = index.find(kRoot)) {
+  if (const auto root = index.find(kRoot)) {
     attributes.uid = root->attributes.uid;
     attributes.gid = root->attributes.gid;
   }
@@ -67,7 +68,7 @@ Attributes new_value(const index::Index& index, uint64_t size, Time now) {
 
 // Whether a value may change in place: nobody reads it, it has no other name, and is in the log.
 bool is_private(const Inode& inode) {
-  return inode.holds.load() == 0 && inode.attributes.links == 1 && inode.attributes.blob == 0;
+  return inode.holds() == 0 && inode.attributes.links == 1 && inode.attributes.blob == 0;
 }
 
 // New bytes for a value; they cover the old ones, but for what lies behind their end.
@@ -117,7 +118,7 @@ Result<KeyValue::Held> KeyValue::find(std::string_view key) const {
   uint64_t size = 0;
   Status found;
   store_.read_index([&](const index::Index& index) {
-    const Inode* known = value_of(index, index.find(kRoot, key));
+    const auto known = value_of(index, index.find(kRoot, key));
     found = must_be_value(known, key);
     if (!found) return;
     Store::hold(*known);
@@ -130,12 +131,12 @@ Result<KeyValue::Held> KeyValue::find(std::string_view key) const {
 
 KeyValue::Victim KeyValue::drop(Transaction& transaction, const Name& name, Time now) {
   transaction.remove_name(name);
-  const Inode* inode = transaction.index().find(name.inode);
+  const auto inode = transaction.index().find(name.inode);
   if (inode == nullptr) return {};
   Attributes attributes = inode->attributes;
   attributes.links--;
   attributes.set_changed(now);
-  if (attributes.links > 0 || inode->holds.load() > 0) {
+  if (attributes.links > 0 || inode->holds() > 0) {
     transaction.put(inode->id, attributes);
     return {};
   }
@@ -147,9 +148,9 @@ KeyValue::Victim KeyValue::drop(Transaction& transaction, const Name& name, Time
 // Takes away what the key leads to, if anything.
 Result<KeyValue::Victim> KeyValue::replace(Transaction& transaction, std::string_view key,
                                            Time now) {
-  const Name* known = transaction.index().find(kRoot, key);
+  const auto known = transaction.index().find(kRoot, key);
   if (known == nullptr) return Victim{};
-  const Inode* old = value_of(transaction.index(), known);
+  const auto old = value_of(transaction.index(), known);
   if (old != nullptr) VALFS_TRY(must_be_value(old, key));
   return drop(transaction, *known, now);
 }
@@ -167,7 +168,7 @@ Status KeyValue::put(std::string_view key, Bytes value) {
   const auto size = Transaction::Size::of(6, key.size() + Transaction::kSalvageName, value.size());
   VALFS_ASSIGN(auto transaction, store_.begin(size));
   const index::Index& index = transaction.index();
-  const Inode* old = value_of(index, index.find(kRoot, key));
+  const auto old = value_of(index, index.find(kRoot, key));
   if (old != nullptr && S_ISREG(old->attributes.mode) && is_private(*old)) {
     overwrite(transaction, *old, value);
     transaction.commit(now);
@@ -267,7 +268,7 @@ Status KeyValue::remove(std::string_view key) {
   VALFS_TRY(check(key));
   const Time now = wall_clock();
   VALFS_ASSIGN(auto transaction, store_.begin(Transaction::Size::of(3, 0, 0), Purpose::kReserve));
-  if (transaction.index().find(kRoot, key) == nullptr) return must_be_value(nullptr, key);
+  if (transaction.index().find(kRoot, key) == nullptr) return must_be_value({}, key);
   VALFS_ASSIGN(const Victim victim, replace(transaction, key, now));
   transaction.commit(now);
   finish(victim);
@@ -282,7 +283,7 @@ Result<uint64_t> KeyValue::size(std::string_view key) const {
   VALFS_TRY(check(key));
   Result<uint64_t> size = 0;
   store_.read_index([&](const index::Index& index) {
-    const Inode* inode = value_of(index, index.find(kRoot, key));
+    const auto inode = value_of(index, index.find(kRoot, key));
     if (auto found = must_be_value(inode, key); !found) {
       size = tl::unexpected(std::move(found).error());
     } else {
@@ -295,7 +296,7 @@ Result<uint64_t> KeyValue::size(std::string_view key) const {
 uint64_t KeyValue::count() const {
   uint64_t count = 0;
   store_.read_index([&](const index::Index& index) {
-    if (const Inode* root = index.find(kRoot)) count = root->children.size();
+    if (const auto root = index.find(kRoot)) count = root->child_count();
   });
   return count;
 }
@@ -307,12 +308,12 @@ void KeyValue::for_each(
   do {
     keys.clear();
     store_.read_index([&](const index::Index& index) {
-      const Inode* root = index.find(kRoot);
+      const auto root = index.find(kRoot);
       while (root != nullptr && keys.size() < kKeysAtATime) {
-        const Name* name = index.next_child(*root, cookie);
+        const auto name = index.next_child(*root, cookie);
         if (name == nullptr) return;
         cookie = name->cookie;
-        const Inode* inode = value_of(index, name);
+        const auto inode = value_of(index, name);
         if (inode != nullptr && S_ISREG(inode->attributes.mode)) {
           keys.emplace_back(name->name, inode->attributes.size);
         }

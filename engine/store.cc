@@ -51,7 +51,7 @@ Result<size_t> Store::read(log::ObjectId inode, uint64_t offset, std::span<std::
   };
   const auto look = [&] {
     const std::shared_lock lock(core.state);
-    const index::Inode* known = core.index.find(inode);
+    const auto known = core.index.find(inode);
     return known == nullptr ? Look{} : Look{true, known->attributes.blob, known->sequence};
   };
   for (int tries = 0;; tries++) {
@@ -82,11 +82,11 @@ uint64_t Store::stored_bytes(log::ObjectId inode) {
   uint64_t bytes = 0;
   {
     const std::shared_lock lock(rooms_->core.state);
-    const index::Inode* known = rooms_->core.index.find(inode);
+    const auto known = rooms_->core.index.find(inode);
     if (known == nullptr) return 0;
     blob = known->attributes.blob;
-    bytes = known->extents.bytes();
-    for (const index::Extent& extent : known->extents.all()) bytes += extent.meta;
+    bytes = known->extents().bytes();
+    for (const index::Extent& extent : known->extents().all()) bytes += extent.meta;
   }
   return blob == 0 ? bytes : rooms_->blobs.allocated(blob);
 }
@@ -107,15 +107,15 @@ Status Store::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
   bool too_large = false;
   {
     const std::shared_lock lock(core.state);
-    const index::Inode* known = core.index.find(inode);
+    const auto known = core.index.find(inode);
     if (known == nullptr) return fail(ENOENT, "no object " + std::to_string(inode));
     blob = known->attributes.blob != 0;
     uint64_t replaced = 0;
     const uint64_t end = offset + bytes.size();
-    for (const index::Extent& extent : known->extents.overlapping(offset, end)) {
+    for (const index::Extent& extent : known->extents().overlapping(offset, end)) {
       replaced += std::min(extent.end(), end) - std::max(extent.offset, offset);
     }
-    too_large = known->extents.bytes() - replaced + bytes.size() > core.options.blob_threshold;
+    too_large = known->extents().bytes() - replaced + bytes.size() > core.options.blob_threshold;
   }
   if (!blob && too_large) {
     VALFS_TRY(rooms_->blobs.move_to_blob(inode, now));
@@ -144,11 +144,11 @@ Status Store::fold_if_scattered(log::ObjectId inode) {
   uint64_t size = 0;
   {
     const std::shared_lock lock(core.state);
-    const index::Inode* known = core.index.find(inode);
-    if (known == nullptr || known->extents.all().size() <= core.options.fold_extents) return {};
+    const auto known = core.index.find(inode);
+    if (known == nullptr || known->extents().all().size() <= core.options.fold_extents) return {};
     size = known->attributes.size;
-    const bool sparse = known->extents.bytes() < size / 2;
-    if (sparse || size > log::kMaxPayload || known->overlay_bytes < size) return {};
+    const bool sparse = known->extents().bytes() < size / 2;
+    if (sparse || size > log::kMaxPayload || known->overlay_bytes() < size) return {};
   }
   std::vector<std::byte> bytes(size);
   const auto read = rooms_->values.read_uncached(inode, 0, bytes);
@@ -157,7 +157,7 @@ Status Store::fold_if_scattered(log::ObjectId inode) {
   auto transaction =
       Transaction::begin(core, Transaction::Size::of(2, Transaction::kSalvageName, size));
   if (!transaction) return {};
-  const index::Inode* known = transaction->index().find(inode);
+  const auto known = transaction->index().find(inode);
   if (known == nullptr || known->attributes.size != size) return {};
   const index::Attributes attributes = known->attributes;
   transaction->write(inode, 0, bytes);
@@ -169,8 +169,8 @@ Status Store::fold_if_scattered(log::ObjectId inode) {
 // Stored bytes of a value that lie in the log.
 uint64_t Store::bytes_in_log(log::ObjectId inode) const {
   const std::shared_lock lock(rooms_->core.state);
-  const index::Inode* known = rooms_->core.index.find(inode);
-  return known == nullptr ? 0 : known->extents.bytes();
+  const auto known = rooms_->core.index.find(inode);
+  return known == nullptr ? 0 : known->extents().bytes();
 }
 
 Status Store::truncate(log::ObjectId inode, uint64_t size, Time now) {
@@ -182,7 +182,7 @@ Status Store::truncate(log::ObjectId inode, uint64_t size, Time now) {
   bool empties = false;
   {
     const std::shared_lock lock(core.state);
-    const index::Inode* known = core.index.find(inode);
+    const auto known = core.index.find(inode);
     if (known == nullptr) return fail(ENOENT, "no object " + std::to_string(inode));
     blob = known->attributes.blob != 0;
     shrinks = size < known->attributes.size;
@@ -210,7 +210,7 @@ Status Store::punch(log::ObjectId inode, uint64_t offset, uint64_t length, Time 
   bool blob = false;
   {
     const std::shared_lock lock(core.state);
-    const index::Inode* known = core.index.find(inode);
+    const auto known = core.index.find(inode);
     if (known == nullptr) return fail(ENOENT, "no object " + std::to_string(inode));
     blob = known->attributes.blob != 0;
   }
@@ -223,24 +223,24 @@ Status Store::punch(log::ObjectId inode, uint64_t offset, uint64_t length, Time 
 }
 
 void Store::hold(const index::Inode& inode) {
-  const_cast<index::Inode&>(inode).holds.fetch_add(1, std::memory_order_relaxed);
+  inode.hold();
 }
 
 void Store::release(log::ObjectId inode, uint64_t count) {
   Core& core = rooms_->core;
   {
     const std::shared_lock lock(core.state);
-    index::Inode* known = core.index.find(inode);
+    const auto known = core.index.find(inode);
     if (known == nullptr) return;
-    const uint64_t before = known->holds.fetch_sub(count, std::memory_order_acq_rel);
+    const uint64_t before = known->release(count);
     if (before != count || known->attributes.links > 0) return;
   }
   auto transaction =
       Transaction::begin(core, Transaction::Size::of(2, 0, 0), log::LogWriter::Purpose::kReserve);
   // On failure the next mount removes it.
   if (!transaction) return;
-  const index::Inode* known = transaction->index().find(inode);
-  if (known == nullptr || known->attributes.links > 0 || known->holds.load() > 0) return;
+  const auto known = transaction->index().find(inode);
+  if (known == nullptr || known->attributes.links > 0 || known->holds() > 0) return;
   const log::ObjectId blob = known->attributes.blob;
   transaction->remove(inode);
   if (blob != 0) transaction->remove(blob);

@@ -151,20 +151,18 @@ Status start_log(Core& core, const recovery::Recovered& recovered) {
 // Damage may have taken the attributes of an inode whose name and bytes are there: it gets some.
 Status restore_attributes(Core& core, std::vector<std::string>& warnings) {
   for (const log::ObjectId id : core.index.incomplete()) {
-    const index::Inode& inode = *core.index.find(id);
-    if (inode.names == nullptr) {
-      if (inode.extents.empty() && inode.children.empty()) core.index.drop(id);
+    const index::Inode inode = *core.index.find(id);
+    if (!inode.has_names()) {
+      if (inode.extents().empty() && inode.child_count() == 0) core.index.drop(id);
       continue;
     }
     warnings.push_back(core.index.path_of(id) + ": its attributes are lost, and made up");
     index::Attributes attributes = inode.attributes;
-    attributes.mode = inode.children.empty() ? 0100600 : 0040700;
-    attributes.links = inode.children.empty() ? 0 : 1;
+    attributes.mode = inode.child_count() == 0 ? 0100600 : 0040700;
+    attributes.links = inode.child_count() == 0 ? 0 : 1;
     attributes.uid = core.options.root_uid;
     attributes.gid = core.options.root_gid;
-    for (const index::Name* name = inode.names; name != nullptr; name = name->next_link) {
-      attributes.links++;
-    }
+    attributes.links += static_cast<uint32_t>(core.index.count_names(inode));
     VALFS_ASSIGN(auto transaction, Transaction::begin(core, Transaction::Size::of(1, 0, 0),
                                                       log::LogWriter::Purpose::kCleaner));
     transaction.put(id, attributes);
@@ -190,7 +188,7 @@ Status tidy_index(Core& core, recovery::Recovered& recovered) {
     if (blob != 0) transaction.remove(blob);
     transaction.commit({});
   }
-  const index::Inode* root = core.index.find(index::kRoot);
+  const auto root = core.index.find(index::kRoot);
   if (root != nullptr && root->base) {
     return recovery::name_the_nameless(core, recovered, wall_clock(), warnings);
   }

@@ -61,7 +61,7 @@ std::span<const std::byte> Transaction::keep(std::span<const std::byte> bytes) {
 void Transaction::put(log::ObjectId inode, const index::Attributes& attributes) {
   Record& record = new_record(RecordType::kInode, inode);
   record.body = keep(log::bytes_of(attributes));
-  const index::Inode* known = core_->index.find(inode);
+  const auto known = core_->index.find(inode);
   const bool lossy = known != nullptr && known->lossy && attributes.size > 0;
   if (lossy && attributes.blob == 0) record.flags |= log::kLossy;
 }
@@ -88,11 +88,11 @@ void Transaction::write(log::ObjectId inode, uint64_t offset, std::span<const st
   record.a = offset;
   record.payload = bytes;
   // Parent and name let salvage give the value its place even if nothing else is left.
-  const index::Inode* known = core_->index.find(inode);
-  if (known != nullptr && known->names != nullptr) {
-    record.b = known->names->parent;
-    if (known->names->name.size() <= kSalvageName) record.name = known->names->name;
-  }
+  const auto known = core_->index.find(inode);
+  if (known == nullptr || !known->has_names()) return;
+  const auto name = core_->index.first_name(*known);
+  record.b = name->parent;
+  if (name->name.size() <= kSalvageName) record.name = name->name;
 }
 
 void Transaction::truncate(log::ObjectId inode, uint64_t size) {
@@ -152,9 +152,9 @@ void Transaction::forget_cached(const Record& record) {
   const bool drops = record.type == RecordType::kTruncate || record.type == RecordType::kZero ||
                      record.type == RecordType::kRemove;
   if (!drops) return;
-  const index::Inode* inode = core_->index.find(record.id);
+  const auto inode = core_->index.find(record.id);
   if (inode == nullptr) return;
-  for (const index::Extent& extent : inode->extents.all()) {
+  for (const index::Extent& extent : inode->extents().all()) {
     core_->cache.erase_chunks(record.id, extent.offset / kValueChunk,
                               (extent.end() - 1) / kValueChunk);
   }
@@ -179,7 +179,7 @@ std::vector<index::Placed> Transaction::commit(Time now) {
     core_->index.apply(records_[i], placed[i], index::Index::Mode::kLogOrder);
   }
   for (const log::ObjectId id : holds_) {
-    if (index::Inode* inode = core_->index.find(id)) inode->holds.fetch_add(1);
+    if (const auto inode = core_->index.find(id)) inode->hold();
   }
   records_.clear();
   quiet_.clear();

@@ -30,29 +30,29 @@ Status check_name(std::string_view name) {
   return {};
 }
 
-Result<const Inode*> directory_in(const index::Index& index, ObjectId id) {
-  const Inode* inode = index.find(id);
+Result<Inode> directory_in(const index::Index& index, ObjectId id) {
+  const auto inode = index.find(id);
   if (inode == nullptr) return fail(ENOENT, "no such directory");
   if (!is_directory(*inode)) return fail(ENOTDIR, "not a directory");
   // A directory that was removed while somebody is in it takes nothing new.
   if (inode->attributes.links == 0) return fail(ENOENT, "the directory was removed");
-  return inode;
+  return *inode;
 }
 
-Result<const Name*> name_in(const index::Index& index, ObjectId parent, std::string_view name) {
-  const Name* found = index.find(parent, name);
+Result<Name> name_in(const index::Index& index, ObjectId parent, std::string_view name) {
+  const auto found = index.find(parent, name);
   if (found == nullptr || index.find(found->inode) == nullptr) {
     return fail(ENOENT, std::string(name));
   }
-  return found;
+  return *found;
 }
 
 // True if `directory` is `ancestor` or lies below it.
 bool lies_in(const index::Index& index, ObjectId directory, ObjectId ancestor) {
   while (directory != ancestor) {
-    const Inode* inode = index.find(directory);
-    if (directory == index::kRoot || inode == nullptr || inode->names == nullptr) return false;
-    directory = inode->names->parent;
+    const auto inode = index.find(directory);
+    if (directory == index::kRoot || inode == nullptr || !inode->has_names()) return false;
+    directory = index.first_name(*inode)->parent;
   }
   return true;
 }
@@ -80,8 +80,8 @@ Result<Node> Namespace::lookup(ObjectId parent, std::string_view name) {
   if (name.size() > kLongestName) return fail(ENAMETOOLONG, std::string(name));
   Result<Node> result = fail(ENOENT, "");
   store_.read_index([&](const index::Index& index) {
-    const Name* found = index.find(parent, name);
-    const Inode* inode = found != nullptr ? index.find(found->inode) : nullptr;
+    const auto found = index.find(parent, name);
+    const auto inode = found != nullptr ? index.find(found->inode) : index::Found<Inode>();
     if (inode == nullptr) return;
     Store::hold(*inode);
     result = node_of(*inode);
@@ -93,7 +93,7 @@ Result<Node> Namespace::lookup(ObjectId parent, std::string_view name) {
 Result<Node> Namespace::stat(ObjectId id) {
   Result<Node> result = fail(ENOENT, "");
   store_.read_index([&](const index::Index& index) {
-    const Inode* inode = index.find(id);
+    const auto inode = index.find(id);
     if (inode != nullptr) result = node_of(*inode);
   });
   if (!result) return result;
@@ -106,12 +106,12 @@ Result<Node> Namespace::make(ObjectId parent, std::string_view name, Attributes 
   const Time now = wall_clock();
   const auto size = Transaction::Size::of(4, 2 * name.size(), value.size());
   VALFS_ASSIGN(auto transaction, store_.begin(size));
-  VALFS_ASSIGN(const Inode* directory, directory_in(transaction.index(), parent));
+  VALFS_ASSIGN(const auto directory, directory_in(transaction.index(), parent));
   if (transaction.index().find(parent, name) != nullptr) return fail(EEXIST, std::string(name));
   attributes.uid = caller.uid;
   attributes.gid = caller.gid;
-  if ((directory->attributes.mode & S_ISGID) != 0) {  // inode(7): set-group-ID directories
-    attributes.gid = directory->attributes.gid;
+  if ((directory.attributes.mode & S_ISGID) != 0) {  // inode(7): set-group-ID directories
+    attributes.gid = directory.attributes.gid;
     if (S_ISDIR(attributes.mode)) attributes.mode |= S_ISGID;
   }
   attributes.set_accessed(now);
@@ -161,7 +161,7 @@ Result<Node> Namespace::link(ObjectId id, ObjectId parent, std::string_view name
   const Time now = wall_clock();
   VALFS_ASSIGN(auto transaction, store_.begin(Transaction::Size::of(2, name.size(), 0)));
   VALFS_TRY(directory_in(transaction.index(), parent));
-  const Inode* inode = transaction.index().find(id);
+  const auto inode = transaction.index().find(id);
   if (inode == nullptr || inode->attributes.links == 0) return fail(ENOENT, "no such file");
   if (is_directory(*inode)) return fail(EPERM, "a directory has one name");
   if (inode->attributes.links >= kMostLinks) return fail(EMLINK, "too many links");
@@ -181,7 +181,7 @@ Namespace::Victim Namespace::drop_link(Transaction& transaction, const Inode& in
   Attributes attributes = inode.attributes;
   attributes.links = is_directory(inode) ? 0 : attributes.links - 1;
   attributes.set_changed(now);
-  Victim victim{inode.id, attributes.blob, attributes.links == 0 && inode.holds.load() == 0};
+  Victim victim{inode.id, attributes.blob, attributes.links == 0 && inode.holds() == 0};
   if (!victim.removed) {
     transaction.put(inode.id, attributes);
     return victim;
@@ -198,10 +198,10 @@ void Namespace::finish(const Victim& victim) {
 Status Namespace::unlink(ObjectId parent, std::string_view name) {
   const Time now = wall_clock();
   VALFS_ASSIGN(auto transaction, store_.begin(Transaction::Size::of(3, 0, 0), Purpose::kReserve));
-  VALFS_ASSIGN(const Name* found, name_in(transaction.index(), parent, name));
-  const Inode& inode = *transaction.index().find(found->inode);
+  VALFS_ASSIGN(const auto found, name_in(transaction.index(), parent, name));
+  const Inode inode = *transaction.index().find(found.inode);
   if (is_directory(inode)) return fail(EISDIR, std::string(name));
-  transaction.remove_name(*found);
+  transaction.remove_name(found);
   const Victim victim = drop_link(transaction, inode, now);
   transaction.commit(now);
   finish(victim);
@@ -211,11 +211,11 @@ Status Namespace::unlink(ObjectId parent, std::string_view name) {
 Status Namespace::remove_directory(ObjectId parent, std::string_view name) {
   const Time now = wall_clock();
   VALFS_ASSIGN(auto transaction, store_.begin(Transaction::Size::of(4, 0, 0), Purpose::kReserve));
-  VALFS_ASSIGN(const Name* found, name_in(transaction.index(), parent, name));
-  const Inode& inode = *transaction.index().find(found->inode);
+  VALFS_ASSIGN(const auto found, name_in(transaction.index(), parent, name));
+  const Inode inode = *transaction.index().find(found.inode);
   if (!is_directory(inode)) return fail(ENOTDIR, std::string(name));
-  if (!inode.children.empty()) return fail(ENOTEMPTY, std::string(name));
-  transaction.remove_name(*found);
+  if (inode.child_count() > 0) return fail(ENOTEMPTY, std::string(name));
+  transaction.remove_name(found);
   drop_link(transaction, inode, now);
   change_links(transaction, parent, -1, now);
   transaction.commit(now);
@@ -225,13 +225,17 @@ Status Namespace::remove_directory(ObjectId parent, std::string_view name) {
 // Swaps what two names lead to.
 Status Namespace::exchange(Transaction& transaction, const Name& a, const Name& b, Time now) {
   const index::Index& index = transaction.index();
-  const Inode& at_a = *index.find(a.inode);
-  const Inode& at_b = *index.find(b.inode);
-  if (is_directory(at_a) && lies_in(index, b.parent, a.inode)) return fail(EINVAL, a.name);
-  if (is_directory(at_b) && lies_in(index, a.parent, b.inode)) return fail(EINVAL, b.name);
+  const Inode at_a = *index.find(a.inode);
+  const Inode at_b = *index.find(b.inode);
+  if (is_directory(at_a) && lies_in(index, b.parent, a.inode)) {
+    return fail(EINVAL, std::string(a.name));
+  }
+  if (is_directory(at_b) && lies_in(index, a.parent, b.inode)) {
+    return fail(EINVAL, std::string(b.name));
+  }
   // The names are copied: the records that remove them come first.
-  const std::string name_a = a.name;
-  const std::string name_b = b.name;
+  const std::string name_a(a.name);
+  const std::string name_b(b.name);
   transaction.remove_name(a);
   transaction.remove_name(b);
   transaction.add_name(a.parent, name_a, b.inode);
@@ -264,27 +268,28 @@ Status Namespace::rename(ObjectId parent, std::string_view name, ObjectId new_pa
   const auto size = Transaction::Size::of(9, name.size() + new_name.size(), 0);
   VALFS_ASSIGN(auto transaction, store_.begin(size));
   const index::Index& index = transaction.index();
-  VALFS_ASSIGN(const Name* from, name_in(index, parent, name));
+  VALFS_ASSIGN(const auto from, name_in(index, parent, name));
   VALFS_TRY(directory_in(index, new_parent));
-  const Inode& inode = *index.find(from->inode);
-  const Name* to = index.find(new_parent, new_name);
-  const Inode* target = to != nullptr ? index.find(to->inode) : nullptr;
+  const Inode inode = *index.find(from.inode);
+  const auto to = index.find(new_parent, new_name);
+  const auto target = to != nullptr ? index.find(to->inode) : index::Found<Inode>();
   if ((flags & RENAME_EXCHANGE) != 0) {
     if (target == nullptr) return fail(ENOENT, std::string(new_name));
-    if (target == &inode) return {};
-    return exchange(transaction, *from, *to, now);
+    if (target != nullptr && target->id == inode.id) return {};
+    return exchange(transaction, from, *to, now);
   }
   if (target != nullptr && (flags & RENAME_NOREPLACE) != 0) {
     return fail(EEXIST, std::string(new_name));
   }
-  if (target == &inode) return {};  // rename(2): two names of one file stay as they are
+  // rename(2): two names of one file stay as they are.
+  if (target != nullptr && target->id == inode.id) return {};
   if (is_directory(inode) && lies_in(index, new_parent, inode.id)) {
     return fail(EINVAL, std::string(new_name));
   }
   if (target != nullptr) {
     if (is_directory(inode) && !is_directory(*target)) return fail(ENOTDIR, std::string(new_name));
     if (!is_directory(inode) && is_directory(*target)) return fail(EISDIR, std::string(new_name));
-    if (!target->children.empty()) return fail(ENOTEMPTY, std::string(new_name));
+    if (target->child_count() > 0) return fail(ENOTEMPTY, std::string(new_name));
   }
 
   Victim victim;
@@ -295,7 +300,7 @@ Status Namespace::rename(ObjectId parent, std::string_view name, ObjectId new_pa
     transaction.remove_name(*to);
     victim = drop_link(transaction, *target, now);
   }
-  transaction.remove_name(*from);
+  transaction.remove_name(from);
   transaction.add_name(new_parent, new_name, inode.id);
   Attributes attributes = inode.attributes;
   attributes.set_changed(now);
@@ -319,8 +324,8 @@ Status Namespace::rename(ObjectId parent, std::string_view name, ObjectId new_pa
 Status Namespace::flush_source(ObjectId parent, std::string_view name) {
   ObjectId blob_inode = 0;
   store_.read_index([&](const index::Index& index) {
-    const Name* found = index.find(parent, name);
-    const Inode* inode = found != nullptr ? index.find(found->inode) : nullptr;
+    const auto found = index.find(parent, name);
+    const auto inode = found != nullptr ? index.find(found->inode) : index::Found<Inode>();
     if (inode != nullptr && inode->attributes.blob != 0) blob_inode = inode->id;
   });
   return blob_inode == 0 ? Status{} : store_.flush(blob_inode);
@@ -332,7 +337,7 @@ Result<Node> Namespace::change(ObjectId id, const AttributeChange& change) {
   const bool more = change.mode || change.uid || change.gid || change.accessed || change.modified;
   if (more || !change.size) {
     VALFS_ASSIGN(auto transaction, store_.begin(Transaction::Size::of(1, 0, 0), Purpose::kReserve));
-    const Inode* inode = transaction.index().find(id);
+    const auto inode = transaction.index().find(id);
     if (inode == nullptr) return fail(ENOENT, "no such file");
     Attributes attributes = inode->attributes;
     if (change.mode) attributes.mode = (attributes.mode & S_IFMT) | (*change.mode & 07777);

@@ -65,25 +65,25 @@ class Listing {
 
 Error list_children(const index::Index& index, fuse_ino_t id, uint64_t cookie, uint64_t bound,
                     Listing& listing) {
-  const index::Inode* directory = index.find(id);
+  const auto directory = index.find(id);
   if (directory == nullptr) return {ENOENT, ""};
   if (!S_ISDIR(directory->attributes.mode)) return {ENOTDIR, ""};
   if (cookie < kDotCookie && !listing.add(kDotCookie, ".", node_of(*directory), false)) {
     return {0, ""};
   }
   if (cookie < kDotDotCookie) {
-    const index::Inode* parent =
-        directory->names != nullptr ? index.find(directory->names->parent) : directory;
+    const auto name = index.first_name(*directory);
+    auto parent = name != nullptr ? index.find(name->parent) : directory;
     if (parent == nullptr) parent = directory;
     if (!listing.add(kDotDotCookie, "..", node_of(*parent), false)) return {0, ""};
   }
   uint64_t after = std::max(cookie, kDotDotCookie);
-  while (const index::Name* name = index.next_child(*directory, after)) {
+  while (const auto name = index.next_child(*directory, after)) {
     after = name->cookie;
     if (after >= bound) break;
-    const index::Inode* inode = index.find(name->inode);
+    const auto inode = index.find(name->inode);
     if (inode == nullptr) continue;
-    if (!listing.add(name->cookie, name->name, node_of(*inode), true)) break;
+    if (!listing.add(name->cookie, std::string(name->name), node_of(*inode), true)) break;
     if (listing.entries().back().held) Store::hold(*inode);
   }
   return {0, ""};

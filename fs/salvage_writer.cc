@@ -42,7 +42,7 @@ bool is_hopeless(int error) {
   return error == ENOSPC || error == EDQUOT || error == EROFS || error == EIO;
 }
 
-bool is_name(const std::string& name) {
+bool is_name(std::string_view name) {
   return !name.empty() && name != "." && name != ".." && name.size() <= 255 &&
          name.find('/') == std::string::npos && name.find('\0') == std::string::npos;
 }
@@ -65,7 +65,7 @@ SalvageWriter::~SalvageWriter() {
 
 bool SalvageWriter::is_directory(ObjectId id) const {
   if (id == kLost || id == index::kRoot) return true;
-  const Inode* inode = salvage_.index().find(id);
+  const auto inode = salvage_.index().find(id);
   if (inode == nullptr || !inode->base) return children_.count(id) > 0;
   return S_ISDIR(inode->attributes.mode);
 }
@@ -85,10 +85,11 @@ void SalvageWriter::put_lost(ObjectId inode) {
 
 void SalvageWriter::place(const Inode& inode) {
   if (inode.sums || inode.id == index::kRoot) return;
-  if (inode.names != nullptr) {
-    for (const index::Name* name = inode.names; name != nullptr; name = name->next_link) {
+  if (inode.has_names()) {
+    const index::Index& index = salvage_.index();
+    for (auto name = index.first_name(inode); name != nullptr; name = index.next_name(*name)) {
       if (is_name(name->name)) {
-        put(name->parent, name->name, inode.id);
+        put(name->parent, std::string(name->name), inode.id);
       } else {
         put_lost(inode.id);
       }
@@ -102,22 +103,22 @@ void SalvageWriter::place(const Inode& inode) {
     return put(hint->second.parent, hint->second.name, inode.id);
   }
   // One that has lost everything but a trace is no file: a directory is placed by its entries.
-  if (!inode.base && inode.extents.empty()) return;
+  if (!inode.base && inode.extents().empty()) return;
   put_lost(inode.id);
 }
 
 void SalvageWriter::place_all() {
   taken_[index::kRoot].insert({kReportName, kLostName});
-  std::vector<const Inode*> inodes;
-  salvage_.index().for_each_inode([&](Inode& inode) { inodes.push_back(&inode); });
-  std::sort(inodes.begin(), inodes.end(), [](const Inode* a, const Inode* b) {
-    return (a->names == nullptr) != (b->names == nullptr) ? a->names != nullptr : a->id < b->id;
+  std::vector<Inode> inodes;
+  salvage_.index().for_each_inode([&](const Inode& inode) { inodes.push_back(inode); });
+  std::sort(inodes.begin(), inodes.end(), [](const Inode& a, const Inode& b) {
+    return a.has_names() != b.has_names() ? a.has_names() : a.id < b.id;
   });
   // The volume's own lost+found is where ours is.
-  const index::Name* lost = salvage_.index().find(index::kRoot, kLostName);
-  for (const Inode* inode : inodes) {
-    if (lost != nullptr && inode->id == lost->inode) continue;
-    place(*inode);
+  const auto lost = salvage_.index().find(index::kRoot, kLostName);
+  for (const Inode& inode : inodes) {
+    if (lost != nullptr && inode.id == lost->inode) continue;
+    place(inode);
   }
   if (lost != nullptr && is_directory(lost->inode)) {
     for (const Item& item : children_[lost->inode]) put(kLost, item.name, item.inode);
@@ -189,7 +190,7 @@ Status SalvageWriter::write_lost(int root) {
 Status SalvageWriter::write_item(int directory, const std::string& path, const Item& item) {
   const std::string own = path + item.name;
   Status done;
-  const Inode* inode = salvage_.index().find(item.inode);
+  const auto inode = salvage_.index().find(item.inode);
   if (is_directory(item.inode)) {
     if (!written_directories_.insert(item.inode).second) return {};  // met on another way
     if (::mkdirat(directory, item.name.c_str(), 0700) != 0) {
@@ -276,7 +277,7 @@ Status SalvageWriter::write_file(int directory, const std::string& path, const I
     return failure(path);
   }
   report_holes(path, item.inode, holes);
-  set_attributes(file.get(), path, &inode, false);
+  set_attributes(file.get(), path, inode, false);
   counts_.files++;
   written_files_[item.inode] = path;
   return {};
@@ -337,8 +338,8 @@ Status SalvageWriter::write_nameless_blobs(int directory) {
   return {};
 }
 
-void SalvageWriter::set_attributes(int fd, const std::string& path, const Inode* inode,
-                                   bool directory) {
+void SalvageWriter::set_attributes(int fd, const std::string& path,
+                                   const index::Found<Inode>& inode, bool directory) {
   if (inode == nullptr || !inode->base) {
     if (path.empty() && directory) return;  // the target itself
     (void)::fchmod(fd, directory ? 0700 : 0600);

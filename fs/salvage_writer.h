@@ -53,7 +53,8 @@ class SalvageWriter {
                        const index::Inode& inode);
   Status write_nameless_blobs(int directory);
   Status write_lost(int root);
-  void set_attributes(int fd, const std::string& path, const index::Inode* inode, bool directory);
+  void set_attributes(int fd, const std::string& path, const index::Found<index::Inode>& inode,
+                      bool directory);
   void report_holes(const std::string& path, log::ObjectId inode,
                     const std::vector<inspect::Salvage::Hole>& holes);
   void report(OrderedJson json);

@@ -38,9 +38,9 @@ Status make_durable(storage::Storage& storage, storage::File& file, const std::s
 std::vector<std::pair<uint64_t, uint64_t>> Blobs::runs_of(log::ObjectId inode) const {
   std::vector<std::pair<uint64_t, uint64_t>> runs;
   const std::shared_lock lock(core_.state);
-  const index::Inode* known = core_.index.find(inode);
+  const auto known = core_.index.find(inode);
   if (known == nullptr) return runs;
-  for (const auto& extent : known->extents.all()) {
+  for (const auto& extent : known->extents().all()) {
     if (!runs.empty() && runs.back().second == extent.offset) {
       runs.back().second = extent.end();
     } else {

@@ -36,7 +36,7 @@ std::string Blobs::name_of(log::ObjectId inode) const {
 
 Result<Blobs::Place> Blobs::place_of(log::ObjectId inode) const {
   const std::shared_lock lock(core_.state);
-  const index::Inode* known = core_.index.find(inode);
+  const auto known = core_.index.find(inode);
   if (known == nullptr) return fail(ENOENT, "no object " + std::to_string(inode));
   if (known->damaged) {
     return fail(EIO, core_.index.path_of(inode) + ": a record of this value is lost");
@@ -93,7 +93,7 @@ Status Blobs::shorten(Blob& blob, uint64_t size) {
 }
 
 Status Blobs::still_names(const Transaction& transaction, log::ObjectId inode, log::ObjectId blob) {
-  const index::Inode* known = transaction.index().find(inode);
+  const auto known = transaction.index().find(inode);
   if (known != nullptr && known->attributes.blob == blob) return {};
   return fail(ENOENT, "object " + std::to_string(inode) + " is gone");
 }
@@ -119,8 +119,8 @@ Status Blobs::load_sums(Blob& blob, uint64_t size) {
   std::vector<std::pair<uint64_t, uint64_t>> runs;
   {
     const std::shared_lock lock(core_.state);
-    if (const index::Inode* sums = core_.index.find(blob.id)) {
-      for (const auto& extent : sums->extents.all())
+    if (const auto sums = core_.index.find(blob.id)) {
+      for (const auto& extent : sums->extents().all())
         runs.emplace_back(extent.offset, extent.length);
     }
   }

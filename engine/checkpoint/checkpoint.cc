@@ -1,6 +1,7 @@
 #include "engine/checkpoint/checkpoint.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdio>
 
@@ -10,6 +11,7 @@ namespace valfs::checkpoint {
 namespace {
 
 constexpr size_t kBucketsAtOnce = 512;  // walked under one lock
+constexpr uint64_t kLeastEntry = 128;   // bytes of a page that an inode takes
 
 struct Header {
   log::VolumeId volume;
@@ -17,10 +19,14 @@ struct Header {
   log::RecordSequence next_record = 0;
   log::ObjectId next_object = 0;
   log::GroupSequence newest_freed = 0;
+  // About how many follow, so that room for them is made at once.
+  uint64_t inodes = 0;
+  uint64_t names = 0;
 };
 
-enum InodeFlag : uint32_t { kSumsFlag = 1, kDamagedFlag = 2, kLossyFlag = 4 };
+enum InodeFlag : uint16_t { kSumsFlag = 1, kDamagedFlag = 2, kLossyFlag = 4 };
 
+// Followed by its extents and its names.
 struct InodeEntry {
   log::ObjectId id = 0;
   log::RecordSequence sequence = 0;
@@ -28,19 +34,25 @@ struct InodeEntry {
   log::RecordSequence base_sequence = 0;
   index::Attributes attributes;
   uint32_t extent_count = 0;
-  uint32_t flags = 0;
+  uint32_t name_count = 0;
+  uint16_t flags = 0;
+  std::array<uint8_t, 6> reserved{};
 };
-static_assert(sizeof(InodeEntry) == 128);
+static_assert(sizeof(InodeEntry) == 136);
 
 struct NameEntry {
   log::ObjectId cookie = 0;
   log::ObjectId parent = 0;
-  log::ObjectId inode = 0;
   uint64_t record = 0;
   uint64_t length = 0;
 };
 
-Status put_inode(PageWriter& pages, const index::Inode& inode) {
+void put_name(PageWriter& pages, const index::Name& name) {
+  pages.put(NameEntry{name.cookie, name.parent, name.record.packed, name.name.size()});
+  pages.put(name.name);
+}
+
+Status put_inode(PageWriter& pages, const index::Index& index, const index::Inode& inode) {
   VALFS_TRY(pages.begin_entry(PageKind::kInodes));
   InodeEntry entry;
   entry.id = inode.id;
@@ -48,19 +60,16 @@ Status put_inode(PageWriter& pages, const index::Inode& inode) {
   entry.base = inode.base.packed;
   entry.base_sequence = inode.base_sequence;
   entry.attributes = inode.attributes;
-  entry.extent_count = static_cast<uint32_t>(inode.extents.all().size());
+  entry.extent_count = static_cast<uint32_t>(inode.extents().all().size());
+  entry.name_count = static_cast<uint32_t>(index.count_names(inode));
   if (inode.sums) entry.flags |= kSumsFlag;
   if (inode.damaged) entry.flags |= kDamagedFlag;
   if (inode.lossy) entry.flags |= kLossyFlag;
   pages.put(entry);
-  for (const index::Extent& extent : inode.extents.all()) pages.put(extent);
-  return {};
-}
-
-Status put_name(PageWriter& pages, const index::Name& name) {
-  VALFS_TRY(pages.begin_entry(PageKind::kNames));
-  pages.put(NameEntry{name.cookie, name.parent, name.inode, name.record.packed, name.name.size()});
-  pages.put(std::string_view(name.name));
+  for (const index::Extent& extent : inode.extents().all()) pages.put(extent);
+  for (auto name = index.first_name(inode); name; name = index.next_name(*name)) {
+    put_name(pages, *name);
+  }
   return {};
 }
 
@@ -82,21 +91,12 @@ Status walk(const WithIndex& with_index, Count count, Visit visit) {
 }
 
 Status write_index(PageWriter& pages, const WithIndex& with_index) {
-  VALFS_TRY(walk(
+  return walk(
       with_index, [](const index::Index& index) { return index.inode_buckets(); },
       [&](const index::Index& index, size_t bucket) {
         Status status;
         index.visit_inode_bucket(bucket, [&](const index::Inode& inode) {
-          if (status) status = put_inode(pages, inode);
-        });
-        return status;
-      }));
-  return walk(
-      with_index, [](const index::Index& index) { return index.name_buckets(); },
-      [&](const index::Index& index, size_t bucket) {
-        Status status;
-        index.visit_name_bucket(bucket, [&](const index::Name& name) {
-          if (status) status = put_name(pages, name);
+          if (status) status = put_inode(pages, index, inode);
         });
         return status;
       });
@@ -129,6 +129,22 @@ bool is_sane(const InodeEntry& entry, std::span<const index::Extent> extents) {
   return entry.id != 0 && end <= entry.attributes.size && entry.attributes.size <= INT64_MAX;
 }
 
+bool read_names(PageReader& page, uint32_t count, log::ObjectId inode, index::Index& index) {
+  for (uint32_t i = 0; i < count && !page.failed(); i++) {
+    const auto entry = page.take<NameEntry>();
+    index::Name name;
+    name.cookie = entry.cookie;
+    name.parent = entry.parent;
+    name.inode = inode;
+    name.record = {entry.record};
+    name.name = page.take_text(entry.length);
+    const bool sane = name.cookie != 0 && name.parent != 0 && entry.length <= log::kMaxName;
+    if (page.failed() || !sane) return false;
+    index.restore_name(name);
+  }
+  return !page.failed();
+}
+
 bool read_inodes(PageReader page, index::Index& index) {
   std::vector<index::Extent> extents;
   while (!page.at_end()) {
@@ -138,26 +154,17 @@ bool read_inodes(PageReader page, index::Index& index) {
       extents.push_back(page.take<index::Extent>());
     }
     if (page.failed() || !is_sane(entry, extents)) return false;
-    index::Inode& inode = index.restore_inode(entry.id, entry.sequence, {entry.base},
-                                              entry.base_sequence, entry.attributes, extents);
+    index::Inode inode;
+    inode.id = entry.id;
+    inode.sequence = entry.sequence;
+    inode.base = {entry.base};
+    inode.base_sequence = entry.base_sequence;
+    inode.attributes = entry.attributes;
     inode.sums = (entry.flags & kSumsFlag) != 0;
     inode.damaged = (entry.flags & kDamagedFlag) != 0;
     inode.lossy = (entry.flags & kLossyFlag) != 0;
-  }
-  return true;
-}
-
-bool read_names(PageReader page, index::Index& index) {
-  while (!page.at_end()) {
-    const auto entry = page.take<NameEntry>();
-    index::Name name;
-    name.cookie = entry.cookie;
-    name.parent = entry.parent;
-    name.inode = entry.inode;
-    name.record = {entry.record};
-    name.name = page.take_text(entry.length);
-    if (page.failed() || name.cookie == 0 || name.inode == 0 || name.parent == 0) return false;
-    index.restore_name(name);
+    index.restore_inode(inode, extents);
+    if (!read_names(page, entry.name_count, entry.id, index)) return false;
   }
   return true;
 }
@@ -205,6 +212,8 @@ Result<uint64_t> write_checkpoint(storage::Storage& storage, const log::VolumeId
 Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& volume,
                                uint64_t generation, index::Index& index) {
   VALFS_ASSIGN(auto file, storage.open(checkpoint_path(generation), storage::OpenMode::kRead));
+  VALFS_ASSIGN(const auto info, file->info());
+  const uint64_t most = info.size / kLeastEntry;  // whatever the header says
   PageSource pages(*file, generation);
   Moment moment;
   std::span<const std::byte> bytes;
@@ -223,13 +232,11 @@ Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& v
         moment.next_record = header.next_record;
         moment.next_object = header.next_object;
         moment.newest_freed = header.newest_freed;
+        index.reserve(std::min(header.inodes, most), std::min(header.names, most));
         break;
       }
       case PageKind::kInodes:
         sane = read_inodes(page, index);
-        break;
-      case PageKind::kNames:
-        sane = read_names(page, index);
         break;
       case PageKind::kFiles:
         sane = read_all(page, moment.files) &&

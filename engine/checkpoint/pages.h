@@ -9,7 +9,7 @@
 
 namespace valfs::checkpoint {
 
-enum class PageKind : uint32_t { kHeader = 1, kInodes, kNames, kFiles, kEnd };
+enum class PageKind : uint32_t { kHeader = 1, kFiles = 4, kEnd, kInodes };
 
 struct PageHeader {
   static constexpr uint32_t kMagic = 0x47504b43;  // "CKPG"

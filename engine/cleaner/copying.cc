@@ -85,7 +85,7 @@ Status Cleaner::copy_records(uint64_t group_offset,
 // copied of it then is no longer found in its old place.
 bool Cleaner::copy(Batch& batch, log::Position position, const log::GroupContents::Entry& entry) {
   const Record& record = entry.found.record;
-  const index::Inode* inode = batch.index().find(record.id);
+  const auto inode = batch.index().find(record.id);
   switch (record.type) {
     case RecordType::kInode:
       return inode == nullptr || inode->base != position || batch.renewed(record.id) ||
@@ -95,7 +95,7 @@ bool Cleaner::copy(Batch& batch, log::Position position, const log::GroupContent
     case RecordType::kName: {
       // Its touch of the directory's times stays behind.
       if (!renew_if_older(batch, record.sequence, record.b)) return false;
-      const index::Name* name = batch.index().find(record.b, record.name);
+      const auto name = batch.index().find(record.b, record.name);
       if (name == nullptr || name->cookie != record.id || name->record != position) return true;
       Record copy = record;
       copy.flags |= log::kCopy;
@@ -135,10 +135,10 @@ bool Cleaner::copy_as_it_is(Batch& batch, const Record& record) {
 bool Cleaner::copy_extent(Batch& batch, log::Position position,
                           const log::GroupContents::Entry& entry) {
   const Record& record = entry.found.record;
-  const index::Inode* inode = batch.index().find(record.id);
+  const auto inode = batch.index().find(record.id);
   if (inode == nullptr) return true;
   uint64_t live = 0;
-  for (const index::Extent& extent : inode->extents.all()) {
+  for (const index::Extent& extent : inode->extents().all()) {
     if (extent.record == position) live += extent.length;
   }
   // What a part that is left behind has done to size and times must not go with it.
@@ -149,7 +149,7 @@ bool Cleaner::copy_extent(Batch& batch, log::Position position,
     source_.stuck = true;
     return true;
   }
-  for (const index::Extent& extent : inode->extents.all()) {
+  for (const index::Extent& extent : inode->extents().all()) {
     if (extent.record != position) continue;
     Record copy = record;
     copy.flags |= log::kCopy;
@@ -180,7 +180,7 @@ bool Cleaner::copy_tombstone(Batch& batch, const Record& record) const {
 
 // Writes an inode's attributes anew, as they are, under the sequence that made them so.
 bool Cleaner::renew(Batch& batch, log::ObjectId id) const {
-  const index::Inode& inode = *batch.index().find(id);
+  const index::Inode inode = *batch.index().find(id);
   Record record;
   record.type = RecordType::kInode;
   record.flags = inode.lossy ? log::kCopy | log::kLossy : log::kCopy;
@@ -193,7 +193,7 @@ bool Cleaner::renew(Batch& batch, log::ObjectId id) const {
 // The inode's INODE record has to know what a record of sequence `than` has done to the attributes,
 // before that one may go.
 bool Cleaner::renew_if_older(Batch& batch, log::RecordSequence than, log::ObjectId id) const {
-  const index::Inode* inode = batch.index().find(id);
+  const auto inode = batch.index().find(id);
   if (inode == nullptr || inode->sums || !inode->base || inode->base_sequence >= than) return true;
   return batch.renewed(id) || renew(batch, id);
 }

@@ -47,8 +47,7 @@ void Index::apply(const Record& record, const Placed& placed, Mode mode) {
     case RecordType::kUnname:
       return apply_unname(record);
     case RecordType::kRemove:
-      if (Inode* inode = find(record.id)) remove_inode(*inode);
-      return;
+      return remove_inode(record.id);
     case RecordType::kBlobSync:
     case RecordType::kManifest:
       return;
@@ -63,15 +62,15 @@ void Index::forget_loss(Inode& inode, Mode mode) {
 }
 
 void Index::apply_inode(const Record& record, const Placed& placed, Mode mode) {
-  Inode& inode = find_or_add(record.id);
+  if (record.body.size() != sizeof(Attributes)) return;
+  Inode inode = find_or_add(record.id);
   if (record.sequence < inode.sequence) {
     // Something newer is known. A record that gives what nothing else has is still of use.
-    if (inode.base || record.body.size() != sizeof(Attributes)) return;
+    if (inode.base) return;
     const uint64_t size = inode.attributes.size;
     std::memcpy(&inode.attributes, record.body.data(), sizeof(Attributes));
     inode.attributes.size = std::max(inode.attributes.size, size);
   } else {
-    if (record.body.size() != sizeof(Attributes)) return;
     std::memcpy(&inode.attributes, record.body.data(), sizeof(Attributes));
     inode.sequence = record.sequence;
   }
@@ -86,104 +85,108 @@ void Index::apply_inode(const Record& record, const Placed& placed, Mode mode) {
   live_.add(inode.base.file(), log::inode_record_length());
   // A value that has moved to a blob has nothing in the log.
   if (inode.attributes.blob != 0) drop_extents(inode, 0, UINT64_MAX);
+  save(inode);
+}
+
+void Index::apply_copy(const Record& record, const Extent& extent) {
+  auto inode = find(record.id);
+  if (!inode || record.body.size() != sizeof(Position)) return;
+  Position old;
+  std::memcpy(&old, record.body.data(), sizeof old);
+  const uint64_t moved = extents_of(*inode).repoint(old, extent, releaser());
+  if (moved == 0) return;
+  live_.add(extent.record.file(), moved + extent.meta);
+  save(*inode);
 }
 
 void Index::apply_extent(const Record& record, const Placed& placed, Mode mode) {
   const bool copy = (record.flags & log::kCopy) != 0;
   const Extent extent{record.a, placed.payload_length, placed.meta_length, placed.meta_length,
                       placed.position};
-  if (copy && mode == Mode::kLogOrder) {
-    Inode* inode = find(record.id);
-    if (inode == nullptr || record.body.size() != sizeof(Position)) return;
-    Position old;
-    std::memcpy(&old, record.body.data(), sizeof old);
-    const uint64_t moved = inode->extents.repoint(old, extent, releaser());
-    if (moved > 0) live_.add(placed.position.file(), moved + placed.meta_length);
-    return;
-  }
-  Inode& inode = find_or_add(record.id);
+  if (copy && mode == Mode::kLogOrder) return apply_copy(record, extent);
+  Inode inode = find_or_add(record.id);
   inode.sums |= (record.flags & log::kSums) != 0;
   if (mode == Mode::kLogOrder && record.sequence <= inode.sequence) return;
-  inode.extents.insert(extent, releaser());
+  extents_of(inode).insert(extent, releaser());
   if (extent.length > 0) live_.add(placed.position.file(), extent.length + extent.meta);
   const bool whole = extent.offset == 0 && extent.end() >= inode.attributes.size;
   if (whole) forget_loss(inode, mode);
-  inode.overlay_bytes = whole ? 0 : inode.overlay_bytes + extent.length + extent.meta;
+  const uint64_t overlay = whole ? 0 : inode.overlay_bytes() + extent.length + extent.meta;
+  if (overlay != inode.overlay_bytes()) extra_of(inode).overlay_bytes = overlay;
   inode.attributes.size = std::max(inode.attributes.size, extent.end());
   if (record.sequence >= inode.sequence) {
     inode.attributes.touch(record.time);
     inode.sequence = record.sequence;
   }
+  save(inode);
 }
 
 void Index::relocate(const Record& record, Position from, const Placed& to) {
   if (record.type == RecordType::kName) {
-    Name* name = find(record.b, record.name);
-    if (name == nullptr || name->record != from) return;
-    live_.subtract(from.file(), log::name_record_length(name->name.size()));
-    name->record = to.position;
-    live_.add(to.position.file(), log::name_record_length(name->name.size()));
+    const auto name = find(record.b, record.name);
+    if (name && name->record == from) set_record(*name, to.position);
     return;
   }
-  Inode* inode = find(record.id);
-  if (inode == nullptr) return;
+  auto inode = find(record.id);
+  if (!inode) return;
   if (record.type == RecordType::kInode && inode->base == from) {
     live_.subtract(from.file(), log::inode_record_length());
     inode->base = to.position;
     live_.add(to.position.file(), log::inode_record_length());
   } else if (record.type == RecordType::kExtent) {
     const Extent whole{record.a, to.payload_length, to.meta_length, to.meta_length, to.position};
-    const uint64_t moved = inode->extents.repoint(from, whole, releaser());
+    const uint64_t moved = extents_of(*inode).repoint(from, whole, releaser());
     if (moved > 0) live_.add(to.position.file(), moved + to.meta_length);
   }
+  save(*inode);
 }
 
 void Index::apply_shape(const Record& record, Mode mode) {
-  Inode* inode = &find_or_add(record.id);
+  Inode inode = find_or_add(record.id);
   // By sequence nothing younger is known; the inode's attributes may have been written anew under
   // this very sequence, and yet this record has bytes to drop.
-  if (mode == Mode::kLogOrder && record.sequence <= inode->sequence) return;
-  Attributes& attributes = inode->attributes;
+  if (mode == Mode::kLogOrder && record.sequence <= inode.sequence) return;
+  Attributes& attributes = inode.attributes;
   if (record.type == RecordType::kTruncate) {
-    drop_extents(*inode, record.a, UINT64_MAX);
+    drop_extents(inode, record.a, UINT64_MAX);
     attributes.size = record.a;
     if (record.a == 0) {
-      inode->damaged = false;
-      inode->lossy = false;
+      inode.damaged = false;
+      inode.lossy = false;
     }
   } else if (record.type == RecordType::kZero) {
-    drop_extents(*inode, record.a, record.a + record.b);
+    drop_extents(inode, record.a, record.a + record.b);
   } else {
     attributes.size = std::max(attributes.size, record.a + record.b);
   }
   if (record.time != Time{}) attributes.touch(record.time);
-  inode->sequence = record.sequence;
+  inode.sequence = record.sequence;
+  save(inode);
 }
 
 void Index::touch_parent(const Record& record) {
-  Inode* parent = find(record.b);
   // A copy's touch is in the INODE record that the cleaner has written with it.
-  if (parent == nullptr || (record.flags & log::kCopy) != 0) return;
-  if (record.sequence <= parent->sequence) return;
+  if ((record.flags & log::kCopy) != 0) return;
+  auto parent = find(record.b);
+  if (!parent || record.sequence <= parent->sequence) return;
   parent->attributes.touch(record.time);
   parent->sequence = record.sequence;
+  save(*parent);
 }
 
 void Index::apply_name(const Record& record, const Placed& placed) {
-  Inode& parent = find_or_add(record.b);
+  (void)find_or_add(record.b);
   touch_parent(record);
-  if (Name* known = find(record.b, record.name)) {
+  if (const auto known = find(record.b, record.name)) {
     if (known->cookie > record.id) return;  // replaced since
-    if (known->cookie == record.id) {       // a copy, or seen before
-      live_.subtract(known->record.file(), log::name_record_length(known->name.size()));
-      known->record = placed.position;
-      live_.add(placed.position.file(), log::name_record_length(known->name.size()));
-      return;
-    }
+    // A copy, or seen before.
+    if (known->cookie == record.id) return set_record(*known, placed.position);
     remove_name(*known);
   }
   // A cookie is unique in its directory; one that is taken was renamed in place by a later record.
-  if (parent.children.find(record.id) != parent.children.end()) return;
+  const auto parent = find(record.b);
+  const auto taken = record.id == 0 ? Found<Name>() : next_child(*parent, record.id - 1);
+  if (taken && taken->cookie == record.id) return;
   Name name;
   name.cookie = record.id;
   name.parent = record.b;
@@ -195,10 +198,10 @@ void Index::apply_name(const Record& record, const Placed& placed) {
 
 void Index::apply_unname(const Record& record) {
   touch_parent(record);
-  Inode* parent = find(record.b);
-  if (parent == nullptr) return;
-  const auto found = parent->children.find(record.id);
-  if (found != parent->children.end()) remove_name(*found);
+  const auto parent = find(record.b);
+  if (!parent || record.id == 0) return;
+  const auto name = next_child(*parent, record.id - 1);
+  if (name && name->cookie == record.id) remove_name(*name);
 }
 
 }  // namespace valfs::index

@@ -36,6 +36,9 @@ class ExtentMap {
   };
   using OnRelease = std::function<void(const Released&)>;
 
+  ExtentMap() = default;
+  explicit ExtentMap(const Extent& only) { extents_.push_back(only); }
+
   // Puts an extent in, over what was there.
   void insert(const Extent& extent, const OnRelease& released);
   // Makes a hole of [begin, end).

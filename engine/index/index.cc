@@ -1,84 +1,199 @@
 #include "engine/index/index.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "engine/base/check.h"
+#include "engine/cache/random.h"
 
 namespace valfs::index {
 namespace {
 
-constexpr size_t kFirstBuckets = 64;
+using cache::mix64;
 
-uint64_t mix(uint64_t value) {  // finalizer of splitmix64 (Steele, Lea, Flood, OOPSLA 2014)
-  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9;
-  value = (value ^ (value >> 27)) * 0x94d049bb133111eb;
-  return value ^ (value >> 31);
+// Ids are given out one after the other, most of the time every second one to an inode: so their
+// buckets follow each other, and a walk over the buckets is a walk through memory.
+uint64_t hash_of(ObjectId id) {
+  return id >> 1;
 }
 
-// A bucket table of twice the size once there is an element per bucket.
-template <class Table, class Buckets>
-void grow_table(Table& table, Buckets& buckets) {
-  if (table.size() < table.bucket_count()) return;
-  const size_t count = table.bucket_count() * 2;
-  auto larger = std::make_unique<typename Table::bucket_type[]>(count);
-  table.rehash({larger.get(), count});
-  buckets = std::move(larger);
+uint64_t hash_of(ObjectId parent, std::string_view name) {
+  return mix64(std::hash<std::string_view>{}(name) ^ mix64(parent));
 }
+
+constexpr auto kMostHolds = UINT32_MAX;
 
 }  // namespace
 
-size_t Index::IdHash::operator()(ObjectId id) const {
-  return mix(id);
+// Sticks at the top: an inode with so many users is never removed before the next mount.
+void Inode::hold() const {
+  uint32_t now = counter().load(std::memory_order_relaxed);
+  while (now != kMostHolds &&
+         !counter().compare_exchange_weak(now, now + 1, std::memory_order_acq_rel)) {
+  }
 }
 
-size_t Index::NameHash::operator()(const NameKey& key) const {
-  return mix(std::hash<std::string_view>{}(key.name) ^ mix(key.parent));
-}
-
-Index::Index()
-    : inode_buckets_(std::make_unique<Inodes::bucket_type[]>(kFirstBuckets)),
-      name_buckets_(std::make_unique<Names::bucket_type[]>(kFirstBuckets)),
-      inodes_({inode_buckets_.get(), kFirstBuckets}),
-      names_({name_buckets_.get(), kFirstBuckets}) {}
-
-Index::~Index() {
-  clear();
+uint64_t Inode::release(uint64_t count) const {
+  uint32_t now = counter().load(std::memory_order_relaxed);
+  while (now != kMostHolds) {
+    const auto less = static_cast<uint32_t>(std::min<uint64_t>(count, now));
+    if (counter().compare_exchange_weak(now, now - less, std::memory_order_acq_rel)) break;
+  }
+  return now;
 }
 
 void Index::clear() {
-  for (Inode& inode : inodes_) inode.children.clear();
-  names_.clear_and_dispose([](Name* name) { delete name; });
-  inodes_.clear_and_dispose([](Inode* inode) { delete inode; });
+  for (size_t bucket = 0; bucket < inodes_.buckets(); bucket++) {
+    for (Ref row = inodes_.head(bucket); row != Arena::kNone; row = inodes_.next(row)) {
+      delete inode_at(row).extra_;
+    }
+  }
+  extras_ = 0;
+  inodes_.clear();
+  names_.clear();
+  arena_.clear();
+  kinds_.clear();
   live_.clear();
 }
 
-void Index::grow() {
-  grow_table(inodes_, inode_buckets_);
-  grow_table(names_, name_buckets_);
+void Index::reserve(size_t inodes, size_t names) {
+  inodes_.reserve(inodes);
+  names_.reserve(names);
 }
 
-Inode* Index::find(ObjectId id) const {
-  const auto found = inodes_.find(id);
-  return found == inodes_.end() ? nullptr : const_cast<Inode*>(&*found);
+uint64_t Index::inode_hash(Ref row) const {
+  return hash_of(InodeRow::id(arena_.at(row)));
 }
 
-Name* Index::find(ObjectId parent, std::string_view name) const {
-  const auto found = names_.find(NameKey{parent, name});
-  return found == names_.end() ? nullptr : const_cast<Name*>(&*found);
+uint64_t Index::name_hash(Ref row) const {
+  const Name name = NameRow::decode(arena_.at(row), row);
+  return hash_of(name.parent, name.name);
 }
 
-const Name* Index::next_child(const Inode& directory, ObjectId cookie) const {
-  const auto next = directory.children.upper_bound(cookie);
-  return next == directory.children.end() ? nullptr : &*next;
+Index::Ref Index::inode_row(ObjectId id) const {
+  Ref row = inodes_.head_for(hash_of(id));
+  while (row != Arena::kNone && InodeRow::id(arena_.at(row)) != id) row = inodes_.next(row);
+  return row;
 }
 
-Inode& Index::find_or_add(ObjectId id) {
-  if (Inode* inode = find(id)) return *inode;
-  auto inode = std::make_unique<Inode>(id);
-  inodes_.insert(*inode);
-  grow();
-  return *inode.release();
+Index::Ref Index::name_row(ObjectId parent, std::string_view name) const {
+  Ref row = names_.head_for(hash_of(parent, name));
+  for (; row != Arena::kNone; row = names_.next(row)) {
+    const Name known = NameRow::decode(arena_.at(row), row);
+    if (known.parent == parent && known.name == name) break;
+  }
+  return row;
+}
+
+Found<Name> Index::name_at(Ref row) const {
+  if (row == Arena::kNone) return std::nullopt;
+  return NameRow::decode(arena_.at(row), row);
+}
+
+Found<Inode> Index::find(ObjectId id) const {
+  const Ref row = inode_row(id);
+  if (row == Arena::kNone) return std::nullopt;
+  return inode_at(row);
+}
+
+Found<Name> Index::find(ObjectId parent, std::string_view name) const {
+  return name_at(name_row(parent, name));
+}
+
+Found<Name> Index::next_child(const Inode& directory, ObjectId cookie) const {
+  if (directory.extra_ == nullptr) return std::nullopt;
+  return name_at(directory.extra_->children.after(cookie).name);
+}
+
+void Index::for_each_child(const Inode& directory,
+                           const std::function<void(const Name&)>& visit) const {
+  for (auto child = next_child(directory, 0); child; child = next_child(directory, child->cookie)) {
+    visit(*child);
+  }
+}
+
+size_t Index::count_names(const Inode& inode) const {
+  size_t count = 0;
+  for (auto name = first_name(inode); name; name = next_name(*name)) count++;
+  return count;
+}
+
+Inode Index::find_or_add(ObjectId id) {
+  if (auto known = find(id)) return *known;
+  Inode inode;
+  inode.id = id;
+  std::array<std::byte, InodeRow::kLongest> bytes;
+  const size_t length = InodeRow::encode(inode, kinds_, bytes);
+  const Ref row = arena_.allocate(length);
+  std::memcpy(arena_.at(row), bytes.data(), length);
+  inodes_.insert(row, [this](Ref element) { return inode_hash(element); });
+  return inode_at(row);
+}
+
+Extra& Index::extra_of(Inode& inode) {
+  if (inode.extra_ == nullptr) {
+    inode.extra_ = new Extra;
+    std::swap(inode.extra_->extents, inode.own_);
+    extras_++;
+  }
+  return *inode.extra_;
+}
+
+// What has more than a row holds gets an extra, and what no longer needs it loses it.
+void Index::fit_extra(Inode& inode) {
+  if (inode.extra_ == nullptr) {
+    if (inode.own_.all().size() > 1) extra_of(inode);
+    return;
+  }
+  Extra& extra = *inode.extra_;
+  const bool plain = extra.extents.all().size() <= 1 && extra.overlay_bytes == 0;
+  if (!plain || !extra.children.empty()) return;
+  std::swap(inode.own_, extra.extents);
+  delete inode.extra_;
+  inode.extra_ = nullptr;
+  extras_--;
+}
+
+void Index::save(Inode& inode) {
+  fit_extra(inode);
+  const Ref old = inode_row(inode.id);
+  VALFS_CHECK(old != Arena::kNone);
+  InodeRow header;
+  std::memcpy(&header, arena_.at(old), sizeof header);
+  std::array<std::byte, InodeRow::kLongest> bytes;
+  const size_t length = InodeRow::encode(inode, kinds_, bytes);
+  Ref row = old;
+  if (Arena::rounded(length) != Arena::rounded(header.length)) {
+    row = arena_.allocate(length);
+    inodes_.replace(old, row, hash_of(inode.id));
+    arena_.free(old, header.length);
+  }
+  InodeRow packed;
+  std::memcpy(&packed, bytes.data(), sizeof packed);
+  packed.next = inodes_.next(row);
+  packed.holds = header.holds;
+  packed.names = header.names;
+  std::memcpy(bytes.data(), &packed, sizeof packed);
+  std::memcpy(arena_.at(row), bytes.data(), length);
+}
+
+void Index::update(ObjectId id, const std::function<void(Inode&)>& change) {
+  auto inode = find(id);
+  VALFS_CHECK(inode.has_value());
+  change(*inode);
+  save(*inode);
+}
+
+void Index::set_names(ObjectId inode, Ref first) {
+  std::byte* row = arena_.at(inode_row(inode));
+  std::memcpy(row + offsetof(InodeRow, names), &first, sizeof first);
+}
+
+void Index::set_record(const Name& name, Position record) {
+  if (name.record) live_.subtract(name.record.file(), log::name_record_length(name.name.size()));
+  if (record) live_.add(record.file(), log::name_record_length(name.name.size()));
+  std::memcpy(arena_.at(name.row) + offsetof(NameRow, record), &record, sizeof record);
 }
 
 ExtentMap::OnRelease Index::releaser() {
@@ -88,72 +203,109 @@ ExtentMap::OnRelease Index::releaser() {
 }
 
 void Index::drop_extents(Inode& inode, uint64_t begin, uint64_t end) {
-  inode.extents.cut(begin, end, releaser());
+  extents_of(inode).cut(begin, end, releaser());
 }
 
-void Index::remove_inode(Inode& inode) {
-  drop_extents(inode, 0, UINT64_MAX);
-  if (inode.base) live_.subtract(inode.base.file(), log::inode_record_length());
+void Index::free_inode(Ref row) {
+  uint16_t length;
+  std::memcpy(&length, arena_.at(row) + offsetof(InodeRow, length), sizeof length);
+  inodes_.erase(row, inode_hash(row));
+  arena_.free(row, length);
+}
+
+void Index::remove_inode(ObjectId id) {
+  auto inode = find(id);
+  if (!inode) return;
+  drop_extents(*inode, 0, UINT64_MAX);
+  if (inode->base) live_.subtract(inode->base.file(), log::inode_record_length());
   // None are left, unless the records that took them away are damaged: no name leads nowhere, and
   // what was in a directory that is gone can be found without it.
-  while (inode.names != nullptr) remove_name(*inode.names);
-  while (!inode.children.empty()) remove_name(*inode.children.begin());
-  inodes_.erase_and_dispose(inodes_.iterator_to(inode), [](Inode* dead) { delete dead; });
+  while (const auto name = first_name(*inode)) {
+    remove_name(*name);
+    inode = find(id);  // that changed it
+  }
+  while (const auto child = next_child(*inode, 0)) {
+    remove_name(*child);
+    inode = find(id);
+  }
+  const Ref row = inode_row(id);
+  if (Extra* extra = inode_at(row).extra_) {
+    delete extra;
+    extras_--;
+  }
+  free_inode(row);
 }
 
-void Index::remove_name(Name& name) {
+void Index::remove_name(const Name& name) {
   if (name.record) live_.subtract(name.record.file(), log::name_record_length(name.name.size()));
-  if (Inode* parent = find(name.parent)) parent->children.erase(name.cookie);
-  if (Inode* inode = find(name.inode)) {
-    Name** link = &inode->names;
-    while (*link != nullptr && *link != &name) link = &(*link)->next_link;
-    if (*link != nullptr) *link = name.next_link;
+  if (auto parent = find(name.parent); parent && parent->extra_ != nullptr) {
+    parent->extra_->children.erase(name.cookie);
+    if (parent->extra_->children.empty()) save(*parent);
   }
-  names_.erase_and_dispose(names_.iterator_to(name), [](Name* dead) { delete dead; });
+  if (const auto inode = find(name.inode)) {
+    Ref before = Arena::kNone;
+    Ref at = inode->names_;
+    while (at != Arena::kNone && at != name.row) {
+      before = at;
+      at = name_at(at)->next_link;
+    }
+    if (at != Arena::kNone && before == Arena::kNone) {
+      set_names(name.inode, name.next_link);
+    } else if (at != Arena::kNone) {
+      std::memcpy(arena_.at(before) + offsetof(NameRow, next_link), &name.next_link,
+                  sizeof name.next_link);
+    }
+  }
+  const size_t length = NameRow::length(arena_.at(name.row));
+  names_.erase(name.row, name_hash(name.row));
+  arena_.free(name.row, length);
 }
 
 void Index::restore_name(const Name& from) {
-  if (Name* known = find(from.parent, from.name)) remove_name(*known);
-  if (const Inode* parent = find(from.parent)) {  // a cookie has one name
-    const auto taken = parent->children.find(from.cookie);
-    if (taken != parent->children.end()) remove_name(const_cast<Name&>(*taken));
+  if (const auto known = find(from.parent, from.name)) remove_name(*known);
+  if (const auto parent = find(from.parent); parent && parent->extra_ != nullptr) {
+    const Ref taken = parent->extra_->children.find(from.cookie);  // a cookie has one name
+    if (taken != Arena::kNone) remove_name(*name_at(taken));
   }
-  auto name = std::make_unique<Name>();
-  name->cookie = from.cookie;
-  name->parent = from.parent;
-  name->inode = from.inode;
-  name->record = from.record;
-  name->name = from.name;
-  Inode& inode = find_or_add(name->inode);
-  name->next_link = inode.names;
-  inode.names = name.get();
-  find_or_add(name->parent).children.insert(*name);
-  if (name->record) live_.add(name->record.file(), log::name_record_length(name->name.size()));
-  names_.insert(*name.release());
-  grow();
+  std::array<std::byte, NameRow::kLongest> head;
+  const size_t head_length = NameRow::encode(from, head);
+  const Ref row = arena_.allocate(head_length + from.name.size());
+  std::byte* at = arena_.at(row);
+  std::memcpy(at, head.data(), head_length);
+  std::memcpy(at + head_length, from.name.data(), from.name.size());
+  const Inode inode = find_or_add(from.inode);
+  std::memcpy(at + offsetof(NameRow, next_link), &inode.names_, sizeof inode.names_);
+  set_names(from.inode, row);
+  Inode parent = find_or_add(from.parent);
+  const bool had_extra = parent.extra_ != nullptr;
+  extra_of(parent).children.insert({from.cookie, row});
+  if (!had_extra) save(parent);
+  if (from.record) live_.add(from.record.file(), log::name_record_length(from.name.size()));
+  names_.insert(row, [this](Ref element) { return name_hash(element); });
 }
 
-Inode& Index::restore_inode(ObjectId id, RecordSequence sequence, Position base,
-                            RecordSequence base_sequence, const Attributes& attributes,
-                            std::span<const Extent> extents) {
-  Inode& inode = find_or_add(id);
+void Index::restore_inode(const Inode& from, std::span<const Extent> extents) {
+  Inode inode = find_or_add(from.id);
   drop_extents(inode, 0, UINT64_MAX);
   if (inode.base) live_.subtract(inode.base.file(), log::inode_record_length());
-  inode.sequence = sequence;
-  inode.base = base;
-  inode.base_sequence = base_sequence;
-  inode.attributes = attributes;
-  if (base) live_.add(base.file(), log::inode_record_length());
+  inode.sequence = from.sequence;
+  inode.base = from.base;
+  inode.base_sequence = from.base_sequence;
+  inode.attributes = from.attributes;
+  inode.sums = from.sums;
+  inode.damaged = from.damaged;
+  inode.lossy = from.lossy;
+  if (inode.base) live_.add(inode.base.file(), log::inode_record_length());
   std::vector<Position> seen;
   for (const Extent& extent : extents) {
-    inode.extents.insert(extent, releaser());
+    extents_of(inode).insert(extent, releaser());
     const bool known = std::find(seen.begin(), seen.end(), extent.record) != seen.end();
-    if (!known) seen.push_back(extent.record);
+    if (!known && extents.size() > 1) seen.push_back(extent.record);
     if (extent.record) {
       live_.add(extent.record.file(), extent.length + (known ? 0 : extent.meta));
     }
   }
-  return inode;
+  save(inode);
 }
 
 std::vector<ObjectId> Index::incomplete() const {
@@ -165,38 +317,45 @@ std::vector<ObjectId> Index::incomplete() const {
 }
 
 void Index::drop(ObjectId id) {
-  Inode* inode = find(id);
-  VALFS_CHECK(inode != nullptr && inode->names == nullptr);
-  remove_inode(*inode);
+  const auto inode = find(id);
+  VALFS_CHECK(inode && !inode->has_names());
+  remove_inode(id);
 }
 
-void Index::for_each_inode(const std::function<void(Inode&)>& visit) const {
-  for (const Inode& inode : inodes_) visit(const_cast<Inode&>(inode));
+void Index::for_each_inode(const std::function<void(const Inode&)>& visit) const {
+  for (size_t bucket = 0; bucket < inodes_.buckets(); bucket++) visit_inode_bucket(bucket, visit);
 }
 
 void Index::for_each_name(const std::function<void(const Name&)>& visit) const {
-  for (const Name& name : names_) visit(name);
+  for (size_t bucket = 0; bucket < names_.buckets(); bucket++) visit_name_bucket(bucket, visit);
+}
+
+void Index::visit_name_bucket(size_t bucket, const std::function<void(const Name&)>& visit) const {
+  for (Ref row = names_.head(bucket); row != Arena::kNone; row = names_.next(row)) {
+    visit(*name_at(row));
+  }
 }
 
 void Index::visit_inode_bucket(size_t bucket,
                                const std::function<void(const Inode&)>& visit) const {
-  for (auto it = inodes_.begin(bucket); it != inodes_.end(bucket); ++it) visit(*it);
+  for (Ref row = inodes_.head(bucket); row != Arena::kNone; row = inodes_.next(row)) {
+    visit(inode_at(row));
+  }
 }
 
-void Index::visit_name_bucket(size_t bucket, const std::function<void(const Name&)>& visit) const {
-  for (auto it = names_.begin(bucket); it != names_.end(bucket); ++it) visit(*it);
+uint64_t Index::memory() const {
+  return arena_.memory() + inodes_.memory() + names_.memory() + extras_ * sizeof(Extra);
 }
 
 std::string Index::path_of(ObjectId id) const {
   std::string path;
   constexpr int kDeepest = 4096;  // a damaged volume might hold a loop
   for (int depth = 0; id != kRoot && depth < kDeepest; depth++) {
-    const Inode* inode = find(id);
-    if (inode == nullptr || inode->names == nullptr) {
-      return "#" + std::to_string(id) + (path.empty() ? "" : "/" + path);
-    }
-    path = path.empty() ? inode->names->name : inode->names->name + "/" + path;
-    id = inode->names->parent;
+    const auto inode = find(id);
+    const auto name = inode ? first_name(*inode) : Found<Name>();
+    if (!name) return "#" + std::to_string(id) + (path.empty() ? "" : "/" + path);
+    path = path.empty() ? std::string(name->name) : std::string(name->name) + "/" + path;
+    id = name->parent;
   }
   return path;
 }

@@ -14,7 +14,11 @@ namespace valfs::index {
 class LiveBytes {
  public:
   void add(log::FileId file, uint64_t bytes) {
-    files_[file] += bytes;
+    if (file != last_file_ || last_ == nullptr) {
+      last_file_ = file;
+      last_ = &files_[file];
+    }
+    *last_ += bytes;
     total_.fetch_add(bytes, std::memory_order_relaxed);
   }
   void subtract(log::FileId file, uint64_t bytes) {
@@ -30,17 +34,22 @@ class LiveBytes {
   // May be asked without the lock.
   uint64_t total() const { return total_.load(std::memory_order_relaxed); }
   void clear() {
+    last_ = nullptr;
     files_.clear();
     total_ = 0;
   }
   // The file is gone; nothing of it may have been live.
   void forget(log::FileId file) {
     VALFS_CHECK(of(file) == 0);
+    last_ = nullptr;
     files_.erase(file);
   }
 
  private:
   std::unordered_map<log::FileId, uint64_t> files_;
+  // Most changes are about the same file as the one before.
+  log::FileId last_file_ = 0;
+  uint64_t* last_ = nullptr;
   std::atomic<uint64_t> total_{0};
 };
 

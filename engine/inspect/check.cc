@@ -277,10 +277,10 @@ class Checker {
 
   bool is_live(log::Position record, const log::DirectoryEntry& entry) const {
     bool live = false;
-    const index::Inode* inode = index().find(entry.id);
+    const auto inode = index().find(entry.id);
     if (inode != nullptr) {
       live |= inode->base == record;
-      for (const index::Extent& extent : inode->extents.all()) live |= extent.record == record;
+      for (const index::Extent& extent : inode->extents().all()) live |= extent.record == record;
     }
     if (entry.type == log::RecordType::kName) live = true;  // by cookie only: not looked for
     return live;
@@ -411,18 +411,18 @@ class Checker {
 
   void check_blobs() {
     std::set<log::ObjectId> named;
-    std::vector<const index::Inode*> inodes;
+    std::vector<index::Inode> inodes;
     index().for_each_inode([&](const index::Inode& inode) {
       if (inode.attributes.blob == 0 || inode.sums) return;
       named.insert(inode.attributes.blob);
-      inodes.push_back(&inode);
+      inodes.push_back(inode);
       result_.blob_bytes += inode.attributes.size;
     });
     result_.blobs = inodes.size();
     begin("blobs", result_.blob_bytes);
-    for (const index::Inode* inode : inodes) {
+    for (const index::Inode& inode : inodes) {
       check_blob(
-          dry_, *mounted_, *inode, [](uint64_t) { return true; },
+          dry_, *mounted_, inode, [](uint64_t) { return true; },
           [this](Finding finding) { add(std::move(finding)); });
     }
     for (const std::string& path : list_tree(dry_, "bin")) {

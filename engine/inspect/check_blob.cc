@@ -13,9 +13,9 @@ constexpr size_t kSumSize = sizeof(uint32_t);
 blob::ChunkSums read_sums(const DryVolume& volume, log::ObjectId id,
                           const std::function<void(log::Position)>& damaged) {
   blob::ChunkSums sums;
-  const index::Inode* inode = volume.index->find(id);
+  const auto inode = volume.index->find(id);
   if (inode == nullptr) return sums;
-  for (const index::Extent& extent : inode->extents.all()) {
+  for (const index::Extent& extent : inode->extents().all()) {
     std::vector<uint32_t> run(extent.length / kSumSize);
     const log::LogFileRef file = volume.files.find(extent.record.file());
     if (!file || !log::read_payload(*file, volume.files.salt(*file), extent, 0,

@@ -20,12 +20,12 @@ bool is_directory(const Inode& inode) {
 std::set<ObjectId> reachable_from(const Index& index, std::vector<ObjectId> todo) {
   std::set<ObjectId> seen(todo.begin(), todo.end());
   while (!todo.empty()) {
-    const Inode* inode = index.find(todo.back());
+    const auto inode = index.find(todo.back());
     todo.pop_back();
     if (inode == nullptr) continue;
-    for (const index::Name& name : inode->children) {
+    index.for_each_child(*inode, [&](const index::Name& name) {
       if (seen.insert(name.inode).second) todo.push_back(name.inode);
-    }
+    });
   }
   return seen;
 }
@@ -53,20 +53,20 @@ void check_inode(const Index& index, const Inode& inode, const std::set<ObjectId
     return add(about(inode, "its attributes are lost",
                      "a mount makes some up; set owner and mode by hand then"));
   }
-  if (inode.names == nullptr && inode.attributes.links == 0 && inode.id != index::kRoot) {
+  if (!inode.has_names() && inode.attributes.links == 0 && inode.id != index::kRoot) {
     Finding finding = about(inode, "removed while in use: the next mount frees it", "");
     finding.severity = Finding::Severity::kNote;
     finding.repairable = false;
     return add(std::move(finding));
   }
-  if (!is_directory(inode) && !inode.children.empty()) {
+  if (!is_directory(inode) && inode.child_count() > 0) {
     add(about(inode, "it has entries, and is no directory",
               "let `valfs fsck --repair` make it a directory"));
   }
-  if (is_directory(inode) && inode.names != nullptr && inode.names->next_link != nullptr) {
+  if (is_directory(inode) && index.count_names(inode) > 1) {
     add(about(inode, "a directory with two names", "let `valfs fsck --repair` take one away"));
   }
-  if (inode.names == nullptr && inode.id != index::kRoot) return;  // told with the unreachable
+  if (!inode.has_names() && inode.id != index::kRoot) return;  // told with the unreachable
   const uint32_t wanted = links_wanted(index, inode);
   if (inode.attributes.links != wanted) {
     add(about(inode,
@@ -82,22 +82,21 @@ uint32_t links_wanted(const Index& index, const Inode& inode) {
   uint32_t links = 0;
   if (is_directory(inode)) {
     links = 2;
-    for (const index::Name& name : inode.children) {
-      const Inode* child = index.find(name.inode);
+    index.for_each_child(inode, [&](const index::Name& name) {
+      const auto child = index.find(name.inode);
       if (child != nullptr && is_directory(*child)) links++;
-    }
+    });
     return links;
   }
-  for (const index::Name* name = inode.names; name != nullptr; name = name->next_link) links++;
-  return links;
+  return static_cast<uint32_t>(index.count_names(inode));
 }
 
 std::vector<ObjectId> find_unreachable(const Index& index) {
   std::set<ObjectId> seen = reachable_from(index, {index::kRoot});
   std::vector<ObjectId> lost;
   index.for_each_inode([&](const Inode& inode) {
-    const bool dead = inode.names == nullptr && inode.attributes.links == 0 && inode.base &&
-                      inode.children.empty();
+    const bool dead =
+        !inode.has_names() && inode.attributes.links == 0 && inode.base && inode.child_count() == 0;
     if (!inode.sums && !dead && seen.count(inode.id) == 0) lost.push_back(inode.id);
   });
   std::sort(lost.begin(), lost.end());
@@ -106,7 +105,7 @@ std::vector<ObjectId> find_unreachable(const Index& index) {
   std::vector<ObjectId> tops;
   for (const bool named : {false, true}) {
     for (const ObjectId id : lost) {
-      if (seen.count(id) > 0 || (index.find(id)->names != nullptr) != named) continue;
+      if (seen.count(id) > 0 || index.find(id)->has_names() != named) continue;
       tops.push_back(id);
       seen.merge(reachable_from(index, {id}));
     }
@@ -119,7 +118,7 @@ void check_tree(const Index& index, const std::function<void(Finding)>& add) {
   index.for_each_inode([&](const Inode& inode) {
     if (inode.attributes.blob != 0) blobs.insert(inode.attributes.blob);
   });
-  const Inode* root = index.find(index::kRoot);
+  const auto root = index.find(index::kRoot);
   if (root == nullptr || !root->base) {
     if (index.inode_count() > 0) {
       Finding finding;
@@ -133,8 +132,8 @@ void check_tree(const Index& index, const std::function<void(Finding)>& add) {
   }
   index.for_each_inode([&](const Inode& inode) { check_inode(index, inode, blobs, add); });
   for (const ObjectId id : find_unreachable(index)) {
-    const Inode& inode = *index.find(id);
-    const bool loop = inode.names != nullptr;
+    const Inode inode = *index.find(id);
+    const bool loop = inode.has_names();
     add(about(inode,
               loop ? "a directory that lies in itself: no path from the root leads there"
                    : "it has no name",
@@ -146,7 +145,7 @@ void recount_live(const Index& index, index::LiveBytes& live) {
   index.for_each_inode([&](const Inode& inode) {
     if (inode.base) live.add(inode.base.file(), log::inode_record_length());
     std::set<uint64_t> seen;
-    for (const index::Extent& extent : inode.extents.all()) {
+    for (const index::Extent& extent : inode.extents().all()) {
       const bool first = seen.insert(extent.record.packed).second;
       live.add(extent.record.file(), extent.length + (first ? extent.meta : 0));
     }

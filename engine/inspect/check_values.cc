@@ -63,7 +63,7 @@ class ValueCheck {
     if (inode.damaged) {
       return report(inode, "a record of this value is lost: all of it answers EIO", {});
     }
-    for (const index::Extent& extent : inode.extents.all()) {
+    for (const index::Extent& extent : inode.extents().all()) {
       if (!is_good(extent.record)) check_extent(inode, extent);
     }
   }

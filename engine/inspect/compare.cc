@@ -13,7 +13,7 @@ using index::Inode;
 // Runs of bytes that a value has; holes lie between them.
 std::vector<std::pair<uint64_t, uint64_t>> runs_of(const Inode& inode) {
   std::vector<std::pair<uint64_t, uint64_t>> runs;
-  for (const Extent& extent : inode.extents.all()) {
+  for (const Extent& extent : inode.extents().all()) {
     if (!runs.empty() && runs.back().second == extent.offset) {
       runs.back().second = extent.end();
     } else {
@@ -24,8 +24,8 @@ std::vector<std::pair<uint64_t, uint64_t>> runs_of(const Inode& inode) {
 }
 
 bool same_places(const Inode& a, const Inode& b) {
-  const auto one = a.extents.all();
-  const auto other = b.extents.all();
+  const auto one = a.extents().all();
+  const auto other = b.extents().all();
   return std::equal(one.begin(), one.end(), other.begin(), other.end(),
                     [](const Extent& x, const Extent& y) {
                       return x.offset == y.offset && x.length == y.length && x.lead == y.lead &&
@@ -37,7 +37,7 @@ bool same_places(const Inode& a, const Inode& b) {
 Result<std::vector<std::byte>> read_range(const DryVolume& volume, const Inode& inode,
                                           uint64_t begin, uint64_t end) {
   std::vector<std::byte> bytes(end - begin);
-  for (const Extent& extent : inode.extents.overlapping(begin, end)) {
+  for (const Extent& extent : inode.extents().overlapping(begin, end)) {
     const log::LogFileRef file = volume.files.find(extent.record.file());
     if (!file) return fail(EIO, "missing log file");
     const uint64_t from = std::max(begin, extent.offset);
@@ -76,7 +76,7 @@ std::string difference(const DryVolume& one, const Inode& a, const DryVolume& ot
 void compare(const DryVolume& one, const DryVolume& other,
              const std::function<void(log::ObjectId, const std::string&)>& differs) {
   one.index->for_each_inode([&](const Inode& a) {
-    const Inode* b = other.index->find(a.id);
+    const auto b = other.index->find(a.id);
     if (b == nullptr) return differs(a.id, "only the checkpoint has this object");
     const std::string text = difference(one, a, other, *b);
     if (!text.empty()) differs(a.id, text);
@@ -87,7 +87,7 @@ void compare(const DryVolume& one, const DryVolume& other,
   const auto compare_names = [&](const index::Index& from, const index::Index& to,
                                  const char* what) {
     from.for_each_name([&](const index::Name& name) {
-      const index::Name* known = to.find(name.parent, name.name);
+      const auto known = to.find(name.parent, name.name);
       if (known == nullptr || known->inode != name.inode || known->cookie != name.cookie) {
         differs(name.inode, what);
       }

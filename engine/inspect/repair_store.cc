@@ -54,7 +54,7 @@ class TreeRepair {
   // Changes the attributes of one inode.
   Status change(ObjectId id, const std::function<void(const index::Index&, Attributes&)>& how) {
     VALFS_ASSIGN(auto transaction, store_.begin(Size::of(1, 0, 0), kPurpose));
-    const Inode* inode = transaction.index().find(id);
+    const auto inode = transaction.index().find(id);
     if (inode == nullptr) return {};
     Attributes attributes = inode->attributes;
     how(transaction.index(), attributes);
@@ -71,7 +71,7 @@ class TreeRepair {
     }
     for (const auto& [parent, text] : diagnosis_.faded_names) {
       VALFS_ASSIGN(auto transaction, store_.begin(Size::of(1, text.size(), 0), kPurpose));
-      const index::Name* name = transaction.index().find(parent, text);
+      const auto name = transaction.index().find(parent, text);
       if (name == nullptr) continue;
       log::Record record;
       record.type = log::RecordType::kName;
@@ -90,7 +90,7 @@ class TreeRepair {
 
   Status make_directories() {
     const auto ids = select([](const index::Index&, const Inode& inode) {
-      return !inode.children.empty() && !S_ISDIR(inode.attributes.mode);
+      return inode.child_count() > 0 && !S_ISDIR(inode.attributes.mode);
     });
     for (const ObjectId id : ids) {
       VALFS_TRY(change(id, [](const index::Index&, Attributes& attributes) {
@@ -103,21 +103,21 @@ class TreeRepair {
 
   // The youngest name of a directory stays: a rename made it.
   Status take_second_names() {
-    const auto ids = select([](const index::Index&, const Inode& inode) {
-      return S_ISDIR(inode.attributes.mode) && inode.names != nullptr &&
-             inode.names->next_link != nullptr;
+    const auto ids = select([](const index::Index& index, const Inode& inode) {
+      return S_ISDIR(inode.attributes.mode) && index.count_names(inode) > 1;
     });
     for (const ObjectId id : ids) {
       for (bool more = true; more;) {
         VALFS_ASSIGN(auto transaction, store_.begin(Size::of(1, 0, 0), kPurpose));
-        const Inode* inode = transaction.index().find(id);
-        const index::Name* oldest = inode->names;
-        for (const index::Name* n = inode->names; n != nullptr; n = n->next_link) {
-          if (n->cookie < oldest->cookie) oldest = n;
-        }
-        more = oldest != nullptr && inode->names->next_link != nullptr;
+        const index::Index& index = transaction.index();
+        const auto inode = index.find(id);
+        more = index.count_names(*inode) > 1;
         if (!more) break;
-        const std::string name = oldest->name;
+        auto oldest = index.first_name(*inode);
+        for (auto other = oldest; other != nullptr; other = index.next_name(*other)) {
+          if (other->cookie < oldest->cookie) oldest = other;
+        }
+        const std::string name(oldest->name);
         transaction.remove_name(*oldest);
         transaction.commit(now_);
         acted_("the directory had a second name, \"" + name + "\", which was taken away",
@@ -131,7 +131,7 @@ class TreeRepair {
     ObjectId known = 0;
     bool usable = false;
     store_.read_index([&](const index::Index& index) {
-      const index::Name* name = index.find(index::kRoot, kLostAndFound);
+      const auto name = index.find(index::kRoot, kLostAndFound);
       if (name == nullptr) return;
       known = name->inode;
       usable = S_ISDIR(index.find(known)->attributes.mode);
@@ -158,14 +158,14 @@ class TreeRepair {
       VALFS_ASSIGN(const ObjectId directory, lost_and_found());
       const std::string name = "#" + std::to_string(id);
       VALFS_ASSIGN(auto transaction, store_.begin(Size::of(3, name.size(), 0), kPurpose));
-      const Inode* inode = transaction.index().find(id);
+      const auto inode = transaction.index().find(id);
       // A loop is opened where it was met.
-      if (S_ISDIR(inode->attributes.mode) && inode->names != nullptr) {
-        transaction.remove_name(*inode->names);
+      if (S_ISDIR(inode->attributes.mode) && inode->has_names()) {
+        transaction.remove_name(*transaction.index().first_name(*inode));
       }
       if (!inode->base) {
         Attributes attributes = inode->attributes;
-        attributes.mode = inode->children.empty() ? S_IFREG | 0600 : S_IFDIR | 0700;
+        attributes.mode = inode->child_count() == 0 ? S_IFREG | 0600 : S_IFDIR | 0700;
         transaction.put(id, attributes);
       }
       transaction.add_name(directory, name, id);
@@ -177,7 +177,7 @@ class TreeRepair {
 
   Status set_links() {
     const auto ids = select([](const index::Index& index, const Inode& inode) {
-      const bool dead = inode.names == nullptr && inode.id != index::kRoot;
+      const bool dead = !inode.has_names() && inode.id != index::kRoot;
       return !dead && inode.attributes.links != links_wanted(index, inode);
     });
     for (const ObjectId id : ids) {

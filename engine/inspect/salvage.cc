@@ -184,8 +184,9 @@ void Salvage::apply(std::vector<Kept> kept) {
   }
   for (const Damage& damage : damages_) {
     if (damage.kind != Damage::Kind::kRecord || !damage.lost) continue;
-    index::Inode* inode = index_.find(damage.lost->id);
-    if (inode != nullptr && damage.lost->type == log::RecordType::kExtent) inode->damaged = true;
+    const bool extent = damage.lost->type == log::RecordType::kExtent;
+    if (!extent || index_.find(damage.lost->id) == nullptr) continue;
+    index_.update(damage.lost->id, [](index::Inode& inode) { inode.damaged = true; });
   }
 }
 
@@ -230,7 +231,7 @@ std::vector<Salvage::Hole> Salvage::read_value(const index::Inode& inode,
                      inode.lossy ? "bytes of it were in a log file that is lost"
                                  : "a record of it is lost: parts may be older, or missing"});
   }
-  for (const index::Extent& extent : inode.extents.all()) {
+  for (const index::Extent& extent : inode.extents().all()) {
     std::vector<std::byte> bytes(extent.length);
     if (read_extent(extent, 0, bytes)) {
       if (!write(extent.offset, bytes)) break;
@@ -256,8 +257,8 @@ std::vector<Salvage::Hole> Salvage::read_blob(log::ObjectId blob, uint64_t size,
   const auto file = dry_.open(path->second, storage::OpenMode::kRead);
   if (!file) return {{0, size, file.error().what}};
   blob::ChunkSums sums;
-  if (const index::Inode* inode = index_.find(blob)) {
-    for (const index::Extent& extent : inode->extents.all()) {
+  if (const auto inode = index_.find(blob)) {
+    for (const index::Extent& extent : inode->extents().all()) {
       std::vector<uint32_t> run(extent.length / sizeof(uint32_t));
       if (!read_extent(extent, 0, std::as_writable_bytes(std::span(run)))) continue;
       for (size_t i = 0; i < run.size(); i++) {

@@ -156,7 +156,7 @@ std::vector<Scrubber::Live> Scrubber::live_in(const ScrubTarget& target, log::Fi
     if (inode.base && inode.base.file() == file) {
       found.push_back({Live::Kind::kAttributes, inode.id, inode.base, {}, 0, {}});
     }
-    for (const index::Extent& extent : inode.extents.all()) {
+    for (const index::Extent& extent : inode.extents().all()) {
       if (extent.record.file() != file) continue;
       found.push_back({Live::Kind::kExtent, inode.id, extent.record, extent, 0, {}});
     }
@@ -166,7 +166,12 @@ std::vector<Scrubber::Live> Scrubber::live_in(const ScrubTarget& target, log::Fi
       [&](const index::Index& index, size_t bucket) {
         index.visit_name_bucket(bucket, [&](const index::Name& name) {
           if (name.record.file() != file) return;
-          found.push_back({Live::Kind::kName, name.inode, name.record, {}, name.parent, name.name});
+          found.push_back({Live::Kind::kName,
+                           name.inode,
+                           name.record,
+                           {},
+                           name.parent,
+                           std::string(name.name)});
         });
       });
   std::sort(found.begin(), found.end(),
@@ -177,15 +182,16 @@ std::vector<Scrubber::Live> Scrubber::live_in(const ScrubTarget& target, log::Fi
 bool Scrubber::still_there(const ScrubTarget& target, const Live& live) const {
   bool there = false;
   target.with_index([&](const index::Index& index) {
-    const index::Inode* inode = index.find(live.inode);
+    const auto inode = index.find(live.inode);
     if (inode == nullptr) return;
     if (live.kind == Live::Kind::kAttributes) there = inode->base == live.record;
     if (live.kind == Live::Kind::kName) {
-      const index::Name* name = index.find(live.parent, live.name);
+      const auto name = index.find(live.parent, live.name);
       there = name != nullptr && name->record == live.record;
     }
     if (live.kind != Live::Kind::kExtent) return;
-    for (const index::Extent& extent : inode->extents.all()) there |= extent.record == live.record;
+    for (const index::Extent& extent : inode->extents().all())
+      there |= extent.record == live.record;
   });
   return there;
 }

@@ -15,7 +15,7 @@ Result<ScrubProgress> scrub_volume(storage::Storage& storage, Scrubber& scrubber
   target.checkpoint = [&] { return superblock.checkpoint; };
   target.check_blob = [&](log::ObjectId id, const ScrubTarget::Paced& paced,
                           const std::function<void(Finding)>& add) {
-    const index::Inode* inode = volume->index->find(id);
+    const auto inode = volume->index->find(id);
     if (inode != nullptr) check_blob(dry, *volume, *inode, paced, add);
   };
   return scrubber.run(target, rate);

@@ -30,18 +30,21 @@ class LostFiles {
   }
 
   void find() {
-    core_.index.for_each_inode([this](index::Inode& inode) {
+    core_.index.for_each_inode([this](const index::Inode& inode) {
       bool lossy = false;
-      for (const index::Extent& extent : inode.extents.all()) lossy |= is_lost(extent.record);
+      for (const index::Extent& extent : inode.extents().all()) lossy |= is_lost(extent.record);
       if (inode.sums && lossy) sums_.push_back(inode.id);
       if (inode.sums) return;
-      inode.lossy |= lossy;
       if (lossy) {
+        marked_.push_back(inode.id);
         warnings_.push_back(core_.index.path_of(inode.id) +
                             ": bytes of it were in a log file that is lost; they answer EIO");
       }
       if (lossy || is_lost(inode.base)) inodes_.push_back(inode.id);
     });
+    for (const log::ObjectId id : marked_) {
+      core_.index.update(id, [](index::Inode& inode) { inode.lossy = true; });
+    }
     core_.index.for_each_name([this](const index::Name& name) {
       if (is_lost(name.record)) names_.emplace_back(name.parent, name.name);
     });
@@ -59,7 +62,7 @@ class LostFiles {
   Status rescue_name(log::ObjectId parent, const std::string& text) {
     VALFS_ASSIGN(auto transaction,
                  Transaction::begin(core_, Transaction::Size::of(1, text.size(), 0), kPurpose));
-    const index::Name* name = transaction.index().find(parent, text);
+    const auto name = transaction.index().find(parent, text);
     log::Record record;
     record.type = log::RecordType::kName;
     record.flags = log::kCopy;
@@ -74,7 +77,8 @@ class LostFiles {
 
   Status rescue_sums(log::ObjectId id) {
     std::vector<std::pair<uint64_t, uint64_t>> runs;
-    for (const index::Extent& extent : core_.index.find(id)->extents.all()) {
+    const auto sums = core_.index.find(id);
+    for (const index::Extent& extent : sums->extents().all()) {
       if (is_lost(extent.record)) runs.emplace_back(extent.offset, extent.length);
     }
     for (const auto& [offset, length] : runs) {
@@ -91,6 +95,7 @@ class LostFiles {
   Core& core_;
   std::vector<std::string>& warnings_;
   std::vector<log::ObjectId> inodes_;
+  std::vector<log::ObjectId> marked_;  // with bytes that are lost
   std::vector<std::pair<log::ObjectId, std::string>> names_;
   std::vector<log::ObjectId> sums_;
 };

@@ -14,14 +14,14 @@ struct Place {
   std::string name;
 };
 
-bool is_directory(const index::Inode* inode) {
+bool is_directory(const index::Found<index::Inode>& inode) {
   return inode != nullptr && S_ISDIR(inode->attributes.mode) && inode->attributes.links > 0;
 }
 
 std::vector<log::ObjectId> find_nameless(const index::Index& index) {
   std::vector<log::ObjectId> found;
   index.for_each_inode([&](const index::Inode& inode) {
-    if (inode.base && !inode.sums && inode.id != index::kRoot && inode.names == nullptr &&
+    if (inode.base && !inode.sums && inode.id != index::kRoot && !inode.has_names() &&
         inode.attributes.links > 0) {
       found.push_back(inode.id);
     }
@@ -38,7 +38,7 @@ void count_directory(Transaction& transaction, log::ObjectId parent, Time now) {
 }
 
 Result<log::ObjectId> lost_and_found(Core& core, Time now) {
-  if (const index::Name* name = core.index.find(index::kRoot, kLostAndFound)) {
+  if (const auto name = core.index.find(index::kRoot, kLostAndFound)) {
     if (is_directory(core.index.find(name->inode))) return name->inode;
     return index::kRoot;  // somebody's file has that name
   }

@@ -115,7 +115,7 @@ void Replay::apply(const log::Record& record, const index::Placed& placed, Index
 }
 
 void Replay::note_blob(const log::Record& record) {
-  const index::Inode* inode = index_.find(record.id);
+  const auto inode = index_.find(record.id);
   switch (record.type) {
     case RecordType::kBlobWrite:
       result_.blobs[record.id].written.emplace_back(record.a, record.a + record.b);
@@ -151,7 +151,7 @@ void Replay::note_blob(const log::Record& record) {
 // Values that have lost a record answer EIO: which bytes it held is not known.
 void Replay::mark_lost() {
   for (const log::DirectoryEntry& lost : lost_) {
-    index::Inode* inode = index_.find(lost.id);
+    const auto inode = index_.find(lost.id);
     // Attributes may have named the file in bin/ that holds the value.
     const bool blob = lost.type == RecordType::kInode && inode != nullptr &&
                       inode->attributes.blob == 0 && result_.blobs.count(lost.id) > 0;
@@ -159,9 +159,11 @@ void Replay::mark_lost() {
                        lost.type == RecordType::kTruncate || lost.type == RecordType::kZero ||
                        lost.type == RecordType::kBlobWrite;
     if (inode != nullptr && value && !inode->damaged) {
-      inode->damaged = true;
-      // A reader of an empty file would never ask, and never learn of it.
-      inode->attributes.size = std::max<uint64_t>(inode->attributes.size, 1);
+      index_.update(lost.id, [](index::Inode& damaged) {
+        damaged.damaged = true;
+        // A reader of an empty file would never ask, and never learn of it.
+        damaged.attributes.size = std::max<uint64_t>(damaged.attributes.size, 1);
+      });
       result_.damaged_values++;
     }
     result_.warnings.push_back("a damaged record of object " + std::to_string(lost.id) +

@@ -28,7 +28,7 @@ Result<size_t> ValueReader::read(log::ObjectId id, uint64_t offset, std::span<st
   uint64_t size;
   {
     const std::shared_lock lock(core_.state);
-    const index::Inode* inode = core_.index.find(id);
+    const auto inode = core_.index.find(id);
     if (inode == nullptr) return fail(ENOENT, "no object " + std::to_string(id));
     if (inode->damaged) {
       return fail(EIO, core_.index.path_of(id) + ": a record of this value is lost");
@@ -70,11 +70,11 @@ Result<ValueReader::Snapshot> ValueReader::take_snapshot(log::ObjectId id, uint6
                                                          std::span<std::byte> into) {
   Snapshot snapshot;
   const std::shared_lock lock(core_.state);
-  const index::Inode* inode = core_.index.find(id);
+  const auto inode = core_.index.find(id);
   if (inode == nullptr) return fail(ENOENT, "no object " + std::to_string(id));
   snapshot.size = inode->attributes.size;
   snapshot.sequence = inode->sequence;
-  for (const index::Extent& extent : inode->extents.overlapping(begin, begin + into.size())) {
+  for (const index::Extent& extent : inode->extents().overlapping(begin, begin + into.size())) {
     Part part{extent, core_.files.find(extent.record.file()), false};
     const Overlap range = overlap(extent, begin, into.size());
     // The slot may be sent and freed as soon as the lock is gone.
@@ -129,7 +129,7 @@ void ValueReader::remember(log::ObjectId id, uint64_t chunk, log::RecordSequence
   // Changes come under the exclusive lock and erase what is cached, so what is still unchanged here
   // cannot go stale unnoticed.
   const std::shared_lock lock(core_.state);
-  const index::Inode* inode = core_.index.find(id);
+  const auto inode = core_.index.find(id);
   if (inode != nullptr && inode->sequence == sequence) core_.cache.insert({id, chunk}, bytes);
 }
 

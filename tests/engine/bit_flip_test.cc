@@ -73,7 +73,7 @@ std::map<ObjectId, Object> objects_of(Store& store) {
       object.mode = inode.attributes.mode;
       object.links = inode.attributes.links;
       object.size = inode.attributes.size;
-      for (const auto* name = inode.names; name != nullptr; name = name->next_link) {
+      for (auto name = index.first_name(inode); name; name = index.next_name(*name)) {
         object.names.emplace(name->parent, name->name);
       }
     });

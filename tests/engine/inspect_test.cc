@@ -140,9 +140,10 @@ class Volume : public ::testing::Test {
   log::Position record_of(int i) {
     const log::Superblock superblock = *log::read_superblock(disk_);
     const auto volume = *inspect::recover_dry(disk_, superblock, recovery::MissingFile::kRefuse);
-    const index::Name* directory = volume->index->find(index::kRoot, "d");
-    const index::Name* name = volume->index->find(directory->inode, "f" + std::to_string(i));
-    return volume->index->find(name->inode)->extents.all().front().record;
+    const auto directory = volume->index->find(index::kRoot, "d");
+    const auto name = volume->index->find(directory->inode, "f" + std::to_string(i));
+    const auto inode = volume->index->find(name->inode);
+    return inode->extents().all().front().record;
   }
   uint64_t payload_of(log::Position record) {
     const auto reader = *LogReader::open(disk_);
@@ -394,17 +395,20 @@ TEST_F(Volume, ADamagedOrMissingCheckpointIsReplaced) {
 }
 
 TEST_F(Volume, ACheckpointThatSaysOtherThanTheLogIsFound) {
-  using Change = std::function<void(index::Index&, index::Inode&)>;
+  using Change = std::function<void(index::Index&, index::Inode)>;
   const std::vector<Change> changes{
-      [](index::Index&, index::Inode& inode) { inode.attributes.uid++; },
-      [](index::Index&, index::Inode& inode) { inode.attributes.size++; },
-      [](index::Index& index, index::Inode& inode) {  // the bytes of another value
-        const index::Inode* directory = index.find(index.find(index::kRoot, "d")->inode);
-        const auto other = index.find(index.find(directory->id, "f2")->inode)->extents.all();
-        inode.extents.cut(0, UINT64_MAX, [](const auto&) {});
-        for (const index::Extent& extent : other) inode.extents.insert(extent, [](const auto&) {});
+      [](index::Index& index, index::Inode inode) {
+        index.update(inode.id, [](index::Inode& changed) { changed.attributes.uid++; });
       },
-      [](index::Index& index, index::Inode& inode) {
+      [](index::Index& index, index::Inode inode) {
+        index.update(inode.id, [](index::Inode& changed) { changed.attributes.size++; });
+      },
+      [](index::Index& index, index::Inode inode) {  // the bytes of another value
+        const auto directory = index.find(index.find(index::kRoot, "d")->inode);
+        const auto other = index.find(index.find(directory->id, "f2")->inode);
+        index.restore_inode(inode, other->extents().all());
+      },
+      [](index::Index& index, index::Inode inode) {
         index::Name name;
         name.cookie = 5'000;
         name.parent = index::kRoot;
@@ -412,7 +416,10 @@ TEST_F(Volume, ACheckpointThatSaysOtherThanTheLogIsFound) {
         name.name = "one name more";
         index.restore_name(name);
       },
-      [](index::Index& index, index::Inode&) { index.restore_inode(4'000, 1, {}, 1, {}, {}); },
+      [](index::Index& index, index::Inode inode) {
+        inode.id = 4'000;
+        index.restore_inode(inode, {});
+      },
   };
   const log::Superblock superblock = *log::read_superblock(disk_);
   for (size_t i = 0; i < changes.size(); i++) {
@@ -421,7 +428,7 @@ TEST_F(Volume, ACheckpointThatSaysOtherThanTheLogIsFound) {
     index::Index index;
     const auto moment =
         *checkpoint::read_checkpoint(*copy, superblock.volume, superblock.checkpoint, index);
-    const index::Name* directory = index.find(index::kRoot, "d");
+    const auto directory = index.find(index::kRoot, "d");
     changes[i](index, *index.find(index.find(directory->inode, "f1")->inode));
     ASSERT_TRUE(checkpoint::write_checkpoint(*copy, superblock.volume, superblock.checkpoint,
                                              moment, [&](const auto& use) { use(index); }));
@@ -476,7 +483,7 @@ TEST_P(MissingLogFile, IsAcceptedByRepair) {
       const auto volume = *inspect::recover_dry(*copy, *log::read_superblock(*copy),
                                                 recovery::MissingFile::kRefuse);
       volume->index->for_each_inode([&](const index::Inode& inode) {
-        for (const auto& extent : inode.extents.all()) {
+        for (const auto& extent : inode.extents().all()) {
           if (log::log_file_path(extent.record.file()) == logs[victim]) {
             gone.insert(volume->index->path_of(inode.id));
           }
@@ -575,11 +582,10 @@ class BrokenTree : public Volume {
     auto store = must_open(disk_, small_options());
     std::vector<std::string> names;
     store->read_index([&](const index::Index& index) {
-      const index::Name* directory = index.find(index::kRoot, "lost+found");
+      const auto directory = index.find(index::kRoot, "lost+found");
       if (directory == nullptr) return;
-      for (const index::Name& name : index.find(directory->inode)->children) {
-        names.push_back(name.name);
-      }
+      index.for_each_child(*index.find(directory->inode),
+                           [&](const index::Name& name) { names.emplace_back(name.name); });
     });
     EXPECT_TRUE(store->close());
     return names;
@@ -612,7 +618,7 @@ TEST_F(BrokenTree, ANameThatLeadsNowhereGetsAnInode) {
 TEST_F(BrokenTree, OrphansGoToLostAndFound) {
   log::ObjectId orphan = 0;
   change([&](Transaction& transaction) {
-    const index::Name* name = transaction.index().find(directory(transaction), "f5");
+    const auto name = transaction.index().find(directory(transaction), "f5");
     orphan = name->inode;
     transaction.remove_name(*name);
   });
@@ -628,7 +634,7 @@ TEST_F(BrokenTree, OrphansGoToLostAndFound) {
 
 TEST_F(BrokenTree, ADirectoryThatLiesInItselfIsOpened) {
   change([](Transaction& transaction) {
-    const index::Name* name = transaction.index().find(index::kRoot, "d");
+    const auto name = transaction.index().find(index::kRoot, "d");
     const log::ObjectId inside = transaction.new_object();
     index::Attributes attributes = transaction.index().find(name->inode)->attributes;
     transaction.put(inside, attributes);
@@ -659,8 +665,8 @@ TEST_F(Volume, WhatOnlyTheCheckpointKnowsIsWrittenAnew) {
   // Damage to the record of a name, and of attributes, that the checkpoint has.
   const auto volume =
       *inspect::recover_dry(disk_, *log::read_superblock(disk_), recovery::MissingFile::kRefuse);
-  const index::Name* directory = volume->index->find(index::kRoot, "d");
-  const index::Name* name = volume->index->find(directory->inode, "f11");
+  const auto directory = volume->index->find(index::kRoot, "d");
+  const auto name = volume->index->find(directory->inode, "f11");
   for (const log::Position record : {name->record, volume->index->find(name->inode)->base}) {
     flip(disk_, log::log_file_path(record.file()), record.offset() + 30);
   }

@@ -23,7 +23,7 @@ std::string index_text(const Store& store) {
                          " links " + std::to_string(a.links) + " blob " + std::to_string(a.blob) +
                          " changed " + std::to_string(a.change_seconds) + "." +
                          std::to_string(a.change_nanoseconds);
-      for (const index::Extent& extent : inode.extents.all()) {
+      for (const index::Extent& extent : inode.extents().all()) {
         line += " [" + std::to_string(extent.offset) + "+" + std::to_string(extent.length) + " @" +
                 std::to_string(extent.record.packed) + "]";
       }
@@ -32,7 +32,7 @@ std::string index_text(const Store& store) {
     for (const auto& [id, line] : inodes) text += line + "\n";
     std::map<uint64_t, std::string> names;
     index.for_each_name([&](const index::Name& name) {
-      names[name.cookie] = name.name + " in " + std::to_string(name.parent) + " is " +
+      names[name.cookie] = std::string(name.name) + " in " + std::to_string(name.parent) + " is " +
                            std::to_string(name.inode) + " @" + std::to_string(name.record.packed);
     });
     for (const auto& [cookie, line] : names) text += line + "\n";

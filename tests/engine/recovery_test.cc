@@ -354,7 +354,7 @@ std::string entry_text(const StoreImage& image) {
 std::map<log::ObjectId, index::Attributes> attributes_in(const Store& store) {
   std::map<log::ObjectId, index::Attributes> all;
   store.read_index([&](const index::Index& index) {
-    index.for_each_inode([&](index::Inode& inode) {
+    index.for_each_inode([&](const index::Inode& inode) {
       if (!inode.sums) all[inode.id] = inode.attributes;
     });
   });

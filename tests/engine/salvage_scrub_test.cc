@@ -40,7 +40,7 @@ std::map<std::string, Bytes> values_in(const Salvage& salvage) {
   std::map<std::string, Bytes> values;
   salvage.index().for_each_inode([&](const index::Inode& inode) {
     const bool file = (inode.attributes.mode & 0170000) == 0100000;
-    if (inode.sums || !file || inode.names == nullptr) return;
+    if (inode.sums || !file || !inode.has_names()) return;
     values[salvage.index().path_of(inode.id)] = value_of(salvage, inode);
   });
   return values;
@@ -52,7 +52,7 @@ std::map<std::string, Bytes> values_in(Store& store) {
   store.read_index([&](const index::Index& index) {
     index.for_each_inode([&](const index::Inode& inode) {
       const bool file = (inode.attributes.mode & 0170000) == 0100000;
-      if (!inode.sums && file && inode.names != nullptr) files[index.path_of(inode.id)] = inode.id;
+      if (!inode.sums && file && inode.has_names()) files[index.path_of(inode.id)] = inode.id;
     });
   });
   for (const auto& [path, id] : files) {
@@ -140,9 +140,9 @@ TEST(Salvage, ValuesRememberTheirPlace) {
   destroy_all_but_records(disk);
   const auto salvage = Salvage::read(disk);
   ASSERT_TRUE(salvage);
-  const index::Inode* found = (*salvage)->index().find(inode);
+  const auto found = (*salvage)->index().find(inode);
   ASSERT_NE(found, nullptr);
-  EXPECT_EQ(found->names, nullptr);
+  EXPECT_FALSE(found->has_names());
   EXPECT_EQ(value_of(**salvage, *found), pattern(1, 5000));
   ASSERT_EQ((*salvage)->hints().count(inode), 1u);
   EXPECT_EQ((*salvage)->hints().at(inode).parent, directory);
@@ -200,7 +200,7 @@ TEST(Salvage, OfTwoFilesWithOneGroupTheYoungerWholeOneCounts) {
     }
     const auto salvage = Salvage::read(disk);
     ASSERT_TRUE(salvage);
-    const index::Inode* found = (*salvage)->index().find(inode);
+    const auto found = (*salvage)->index().find(inode);
     ASSERT_NE(found, nullptr);
     EXPECT_EQ(value_of(**salvage, *found), damaged ? pattern(1, 3000) : other);
   }

@@ -249,7 +249,7 @@ TEST(Store, ScatteredValuesAreFolded) {
     std::copy(piece.begin(), piece.end(), model.begin() + static_cast<ptrdiff_t>(offset));
     ASSERT_EQ(*get(*store, "a"), model);
     store->read_index([&](const index::Index& index) {
-      most = std::max(most, index.find(look_up(*store, "a"))->extents.all().size());
+      most = std::max(most, index.find(look_up(*store, "a"))->extents().all().size());
     });
   }
   EXPECT_LT(most, 100u);

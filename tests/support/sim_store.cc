@@ -103,7 +103,7 @@ void change_links(Transaction& transaction, ObjectId inode, int by) {
 // Takes a name, and with the last one the inode. Returns the blob that goes with it.
 ObjectId take_name(Transaction& transaction, const index::Name& name) {
   const ObjectId id = name.inode;
-  const index::Inode& inode = *transaction.index().find(id);
+  const index::Inode inode = *transaction.index().find(id);
   transaction.remove_name(name);
   if (is_directory(inode.attributes)) {
     transaction.remove(id);
@@ -176,7 +176,7 @@ ObjectId look_up(const Store& store, std::string_view path) {
   store.read_index([&](const index::Index& index) {
     while (!path.empty() && inode != 0) {
       const size_t slash = path.find('/');
-      const index::Name* name = index.find(inode, path.substr(0, slash));
+      const auto name = index.find(inode, path.substr(0, slash));
       inode = name == nullptr ? 0 : name->inode;
       path = slash == std::string_view::npos ? "" : path.substr(slash + 1);
     }
@@ -187,7 +187,7 @@ ObjectId look_up(const Store& store, std::string_view path) {
 index::Attributes attributes_of(const Store& store, ObjectId inode) {
   index::Attributes attributes;
   store.read_index([&](const index::Index& index) {
-    if (const index::Inode* found = index.find(inode)) attributes = found->attributes;
+    if (const auto found = index.find(inode)) attributes = found->attributes;
   });
   return attributes;
 }
@@ -251,7 +251,7 @@ Status remove(Store& store, const std::string& path) {
   ObjectId blob = 0;
   {
     VALFS_ASSIGN(auto transaction, store.begin(room_for(4, ""), LogWriter::Purpose::kReserve));
-    const index::Name* name = transaction.index().find(place.parent, place.name);
+    const auto name = transaction.index().find(place.parent, place.name);
     if (name == nullptr) return fail(ENOENT, path);
     inode = name->inode;
     blob = take_name(transaction, *name);
@@ -271,11 +271,11 @@ Status rename(Store& store, const std::string& from, const std::string& to) {
   ObjectId blob = 0;
   {
     VALFS_ASSIGN(auto transaction, store.begin(room_for(9, target.name)));
-    const index::Name* name = transaction.index().find(source.parent, source.name);
+    const auto name = transaction.index().find(source.parent, source.name);
     if (name == nullptr) return fail(ENOENT, from);
     const ObjectId inode = name->inode;
     const bool directory = is_directory(transaction.index().find(inode)->attributes);
-    const index::Name* over = transaction.index().find(target.parent, target.name);
+    const auto over = transaction.index().find(target.parent, target.name);
     if (over != nullptr && over->inode == inode) return {};
     int links = directory && source.parent != target.parent ? 1 : 0;
     if (over != nullptr) {
@@ -344,27 +344,30 @@ std::string check(const index::Index& index) {
     live[record.file()] += bytes;
     total += bytes;
   };
-  index.for_each_inode([&](index::Inode& inode) {
+  index.for_each_inode([&](const index::Inode& inode) {
     if (inode.base) count(inode.base, log::inode_record_length());
     std::set<uint64_t> seen;
     uint64_t end = 0;
-    for (const index::Extent& extent : inode.extents.all()) {
+    for (const index::Extent& extent : inode.extents().all()) {
       const bool first = seen.insert(extent.record.packed).second;
       count(extent.record, extent.length + (first ? extent.meta : 0));
       if (extent.offset < end) bad += "extents of " + std::to_string(inode.id) + " overlap; ";
       end = extent.end();
     }
     if (end > inode.attributes.size) bad += std::to_string(inode.id) + " ends behind its size; ";
-    for (const index::Name* name = inode.names; name != nullptr; name = name->next_link) {
+    for (auto name = index.first_name(inode); name != nullptr; name = index.next_name(*name)) {
       if (name->inode != inode.id) bad += "link list of " + std::to_string(inode.id) + "; ";
     }
   });
   index.for_each_name([&](const index::Name& name) {
     count(name.record, log::name_record_length(name.name.size()));
-    if (index.find(name.inode) == nullptr) bad += "name without inode: " + name.name + "; ";
-    const index::Inode* parent = index.find(name.parent);
-    if (parent == nullptr || parent->children.find(name.cookie) == parent->children.end()) {
-      bad += "name without directory: " + name.name + "; ";
+    if (index.find(name.inode) == nullptr)
+      bad += "name without inode: " + std::string(name.name) + "; ";
+    const auto parent = index.find(name.parent);
+    const auto child = parent == nullptr ? index::Found<index::Name>()
+                                         : index.next_child(*parent, name.cookie - 1);
+    if (child == nullptr || child->row != name.row) {
+      bad += "name without directory: " + std::string(name.name) + "; ";
     }
   });
   for (const auto& [file, bytes] : live) {

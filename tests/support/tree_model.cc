@@ -284,12 +284,12 @@ StoreImage StoreImage::of(Store& store) {
     log::ObjectId inode;
   };
   store.read_index([&](const index::Index& index) {
-    index.for_each_inode([&](index::Inode& inode) { image.inodes += inode.sums ? 0 : 1; });
+    index.for_each_inode([&](const index::Inode& inode) { image.inodes += inode.sums ? 0 : 1; });
     std::vector<Found> pending{{"", index::kRoot}};
     while (!pending.empty()) {
       const Found at = pending.back();
       pending.pop_back();
-      const index::Inode* inode = index.find(at.inode);
+      const auto inode = index.find(at.inode);
       if (inode == nullptr) {
         image.error += at.path + " has no inode; ";
         continue;
@@ -301,10 +301,10 @@ StoreImage StoreImage::of(Store& store) {
                               at.inode,
                               attributes.blob != 0,
                               Bytes(attributes.size)};
-      for (const index::Name* name = index.next_child(*inode, 0); name != nullptr;
-           name = index.next_child(*inode, name->cookie)) {
-        pending.push_back({at.path.empty() ? name->name : at.path + "/" + name->name, name->inode});
-      }
+      index.for_each_child(*inode, [&](const index::Name& name) {
+        pending.push_back(
+            {(at.path.empty() ? "" : at.path + "/") + std::string(name.name), name.inode});
+      });
     }
   });
   for (auto& [path, entry] : image.paths) {
