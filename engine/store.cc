@@ -272,20 +272,8 @@ Status Store::failure() const {
 }
 
 Status Store::sync(log::ObjectId inode) {
-  struct Outcome {
-    std::mutex mutex;
-    std::condition_variable changed;
-    std::optional<Status> status;
-  };
-  const auto outcome = std::make_shared<Outcome>();
-  sync(inode, [outcome](const Status& status) {
-    const std::lock_guard lock(outcome->mutex);
-    outcome->status = status;
-    outcome->changed.notify_all();
-  });
-  std::unique_lock lock(outcome->mutex);
-  rooms_->storage->wait(lock, outcome->changed, [&] { return outcome->status.has_value(); });
-  return *outcome->status;
+  VALFS_TRY(inode == 0 ? rooms_->upkeep.flush_blobs(true) : flush(inode));
+  return rooms_->core.writer->sync();
 }
 
 Result<GcProgress> Store::gc() {

@@ -129,7 +129,22 @@ bool is_sane(const InodeEntry& entry, std::span<const index::Extent> extents) {
   return entry.id != 0 && end <= entry.attributes.size && entry.attributes.size <= INT64_MAX;
 }
 
-bool read_names(PageReader& page, uint32_t count, log::ObjectId inode, index::Index& index) {
+// What a page of inodes says, before it goes to the index.
+struct Page {
+  std::vector<index::Inode> inodes;
+  std::vector<index::Extent> extents;  // of all of them, in order
+  std::vector<size_t> extent_ends;     // of each inode
+  std::vector<index::Name> names;
+
+  void clear() {
+    inodes.clear();
+    extents.clear();
+    extent_ends.clear();
+    names.clear();
+  }
+};
+
+bool take_names(PageReader& page, uint32_t count, log::ObjectId inode, Page& into) {
   for (uint32_t i = 0; i < count && !page.failed(); i++) {
     const auto entry = page.take<NameEntry>();
     index::Name name;
@@ -140,31 +155,47 @@ bool read_names(PageReader& page, uint32_t count, log::ObjectId inode, index::In
     name.name = page.take_text(entry.length);
     const bool sane = name.cookie != 0 && name.parent != 0 && entry.length <= log::kMaxName;
     if (page.failed() || !sane) return false;
-    index.restore_name(name);
+    into.names.push_back(name);
   }
   return !page.failed();
 }
 
-bool read_inodes(PageReader page, index::Index& index) {
-  std::vector<index::Extent> extents;
+bool take_inode(PageReader& page, Page& into) {
+  const auto entry = page.take<InodeEntry>();
+  const size_t first = into.extents.size();
+  for (uint32_t i = 0; i < entry.extent_count && !page.failed(); i++) {
+    into.extents.push_back(page.take<index::Extent>());
+  }
+  if (page.failed() || !is_sane(entry, std::span(into.extents).subspan(first))) return false;
+  index::Inode& inode = into.inodes.emplace_back();
+  inode.id = entry.id;
+  inode.sequence = entry.sequence;
+  inode.base = {entry.base};
+  inode.base_sequence = entry.base_sequence;
+  inode.attributes = entry.attributes;
+  inode.sums = (entry.flags & kSumsFlag) != 0;
+  inode.damaged = (entry.flags & kDamagedFlag) != 0;
+  inode.lossy = (entry.flags & kLossyFlag) != 0;
+  into.extent_ends.push_back(into.extents.size());
+  return take_names(page, entry.name_count, entry.id, into);
+}
+
+// In batches, so that the index can have its memory fetched for many names at once.
+bool read_inodes(PageReader page, Page& batch, index::Index& index) {
+  constexpr size_t kBatch = 64;
   while (!page.at_end()) {
-    const auto entry = page.take<InodeEntry>();
-    extents.clear();
-    for (uint32_t i = 0; i < entry.extent_count && !page.failed(); i++) {
-      extents.push_back(page.take<index::Extent>());
+    batch.clear();
+    while (!page.at_end() && batch.inodes.size() < kBatch) {
+      if (!take_inode(page, batch)) return false;
     }
-    if (page.failed() || !is_sane(entry, extents)) return false;
-    index::Inode inode;
-    inode.id = entry.id;
-    inode.sequence = entry.sequence;
-    inode.base = {entry.base};
-    inode.base_sequence = entry.base_sequence;
-    inode.attributes = entry.attributes;
-    inode.sums = (entry.flags & kSumsFlag) != 0;
-    inode.damaged = (entry.flags & kDamagedFlag) != 0;
-    inode.lossy = (entry.flags & kLossyFlag) != 0;
-    index.restore_inode(inode, extents);
-    if (!read_names(page, entry.name_count, entry.id, index)) return false;
+    index.expect_names(batch.names);
+    size_t begin = 0;
+    for (size_t i = 0; i < batch.inodes.size(); i++) {
+      const size_t end = batch.extent_ends[i];
+      index.restore_inode(batch.inodes[i], std::span(batch.extents).subspan(begin, end - begin));
+      begin = end;
+    }
+    for (const index::Name& name : batch.names) index.restore_name(name);
   }
   return true;
 }
@@ -216,6 +247,7 @@ Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& v
   const uint64_t most = info.size / kLeastEntry;  // whatever the header says
   PageSource pages(*file, generation);
   Moment moment;
+  Page batch;
   std::span<const std::byte> bytes;
   for (bool first = true;; first = false) {
     VALFS_ASSIGN(const PageKind kind, pages.next(bytes));
@@ -236,7 +268,7 @@ Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& v
         break;
       }
       case PageKind::kInodes:
-        sane = read_inodes(page, index);
+        sane = read_inodes(page, batch, index);
         break;
       case PageKind::kFiles:
         sane = read_all(page, moment.files) &&

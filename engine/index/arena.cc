@@ -28,12 +28,11 @@ Arena::Ref Arena::allocate(size_t bytes) {
   if (list != kNone) {
     const Ref ref = list;
     std::memcpy(&list, at(ref), sizeof list);
-    std::memset(at(ref), 0, size);
     return ref;
   }
   if (kChunk - used_ < size) {
     VALFS_CHECK(chunks_.size() < (uint64_t{1} << 32) / kUnitsPerChunk);
-    chunks_.push_back(std::make_unique<std::byte[]>(kChunk));
+    chunks_.emplace_back(static_cast<std::byte*>(allocate_large(kChunk)));
     used_ = chunks_.size() == 1 ? kUnit : 0;  // nothing has ref 0
   }
   const size_t unit = (chunks_.size() - 1) * kUnitsPerChunk + used_ / kUnit;

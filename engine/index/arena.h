@@ -1,9 +1,10 @@
 // Memory for the rows of the index: small pieces of many sizes, named by 32 bits instead of 64.
 //
-// Pieces are cut from chunks of 1 MiB, in size classes (8 bytes apart up to 2 KiB, then eight to a
-// doubling); what is freed goes to a list of its class and is used again for that class only, and
-// chunks are kept until the arena goes. So a piece costs nothing but what rounding takes: malloc
-// would add 8 to 24 bytes to each, and a pointer to it 4. At most 32 GiB in all.
+// Pieces are cut from chunks of 2 MiB (a huge page each), in size classes (8 bytes apart up to 2
+// KiB, then eight to a doubling); what is freed goes to a list of its class and is used again for
+// that class only, and chunks are kept until the arena goes. So a piece costs nothing but what
+// rounding takes: malloc would add 8 to 24 bytes to each, and a pointer to it 4. At most 32 GiB in
+// all.
 //
 // Not thread-safe; reading pieces while nobody allocates is.
 #pragma once
@@ -11,8 +12,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <vector>
+
+#include "engine/base/large_memory.h"
 
 namespace valfs::index {
 
@@ -26,7 +30,7 @@ class Arena {
   // Bytes that a piece for `bytes` really has. Equal for sizes of the same class.
   static size_t rounded(size_t bytes);
 
-  // Zeroed; `bytes` up to kLargest.
+  // Not zeroed; `bytes` up to kLargest.
   Ref allocate(size_t bytes);
   // With the size it was asked for, or one of the same class.
   void free(Ref ref, size_t bytes);
@@ -37,14 +41,18 @@ class Arena {
   void clear();
 
  private:
-  static constexpr size_t kChunk = 1 << 20;
+  static constexpr size_t kChunk = kHugePage;
   static constexpr size_t kUnitsPerChunk = kChunk / kUnit;
   static constexpr size_t kFine = 2048;  // up to here classes are a unit apart
   static constexpr size_t kFineClasses = kFine / kUnit + 1;
   static constexpr size_t kClasses = kFineClasses + 6 * 8;
   static size_t class_of(size_t bytes);
 
-  std::vector<std::unique_ptr<std::byte[]>> chunks_;
+  struct Free {
+    void operator()(std::byte* chunk) const { std::free(chunk); }
+  };
+
+  std::vector<std::unique_ptr<std::byte[], Free>> chunks_;
   size_t used_ = kChunk;  // of the last chunk
   std::array<Ref, kClasses> free_{};
 };

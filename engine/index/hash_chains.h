@@ -24,6 +24,14 @@ class HashChains {
   uint64_t memory() const { return heads_.capacity() * sizeof(Arena::Ref); }  // bytes
   Arena::Ref head(size_t bucket) const { return heads_[bucket]; }
   Arena::Ref head_for(uint64_t hash) const { return heads_[bucket_of(hash)]; }
+  // Two steps towards an element, to be taken for many elements at a time: the memory that the
+  // second needs is on its way since the first.
+  void prefetch_head(uint64_t hash) const { __builtin_prefetch(&heads_[bucket_of(hash)], 1); }
+  void prefetch_chain(uint64_t hash) const {
+    if (const Arena::Ref ref = head_for(hash); ref != Arena::kNone) {
+      __builtin_prefetch(arena_.at(ref));
+    }
+  }
   Arena::Ref next(Arena::Ref ref) const {
     Arena::Ref link;
     std::memcpy(&link, arena_.at(ref), sizeof link);
@@ -92,7 +100,7 @@ class HashChains {
   }
 
   const Arena& arena_;
-  std::vector<Arena::Ref> heads_;
+  std::vector<Arena::Ref, LargeAllocator<Arena::Ref>> heads_;
   size_t size_ = 0;
 };
 

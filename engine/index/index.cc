@@ -62,6 +62,11 @@ void Index::reserve(size_t inodes, size_t names) {
   names_.reserve(names);
 }
 
+void Index::expect_names(std::span<const Name> names) const {
+  for (const Name& name : names) names_.prefetch_head(hash_of(name.parent, name.name));
+  for (const Name& name : names) names_.prefetch_chain(hash_of(name.parent, name.name));
+}
+
 uint64_t Index::inode_hash(Ref row) const {
   return hash_of(InodeRow::id(arena_.at(row)));
 }

@@ -70,6 +70,8 @@ class Index {
 
   // For loading a checkpoint. What is known of the same inode or name already is replaced.
   void reserve(size_t inodes, size_t names);
+  // Names that are about to be restored: has their memory fetched meanwhile. A hint.
+  void expect_names(std::span<const Name> names) const;
   void restore_inode(const Inode& inode, std::span<const Extent> extents);
   void restore_name(const Name& name);
 

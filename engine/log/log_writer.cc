@@ -227,6 +227,12 @@ void LogWriter::note_payload(Slot& slot, const Record& record, uint64_t offset) 
 }
 
 void LogWriter::seal_open() {
+  const uint32_t number = close_open();
+  if (!trouble_seen_) send(number);
+}
+
+// Seals without sending.
+uint32_t LogWriter::close_open() {
   const uint32_t number = *open_;
   Slot& slot = slots_[number];
   staging_.header(number).committed.store(slot.end, std::memory_order_release);
@@ -235,7 +241,7 @@ void LogWriter::seal_open() {
   in_order_.push_back(number);
   open_.reset();
   seal_wanted_ = false;
-  if (!trouble_seen_) send(number);
+  return number;
 }
 
 // Closes the group in its slot; the next one follows it.
@@ -258,19 +264,27 @@ void LogWriter::seal(Slot& slot, std::byte* image) {
 }
 
 void LogWriter::send(uint32_t number) {
-  Slot& slot = slots_[number];
-  slot.state = State::kInFlight;
-  in_flight_++;
-  groups_sent_++;
-  bytes_sent_ += slot.length;
+  note_sent(number);
+  const Slot& slot = slots_[number];
   slot.file->file->write_durably(
       slot.place.offset, {staging_.image(number), slot.length},
       [this, number](Status status) { completed(number, std::move(status)); });
 }
 
+void LogWriter::note_sent(uint32_t number) {
+  slots_[number].state = State::kInFlight;
+  in_flight_++;
+  groups_sent_++;
+  bytes_sent_ += slots_[number].length;
+}
+
+bool LogWriter::may_send() const {
+  return in_flight_ < kGroupsInFlight && !reserved_ && !trouble_seen_;
+}
+
 void LogWriter::request_seal() {
   if (!open_has_records() || failure_) return;
-  if (in_flight_ < kGroupsInFlight && !reserved_ && !trouble_seen_) {
+  if (may_send()) {
     seal_open();
   } else {
     seal_wanted_ = true;
@@ -360,46 +374,6 @@ Status LogWriter::wait_for_room(uint64_t bytes, size_t records, Purpose purpose,
   }
 }
 
-void LogWriter::sync(Done done) {
-  std::optional<Status> now;
-  {
-    const Lock lock(mutex_);
-    request_seal();
-    const GroupSequence target = open_has_records() ? slots_[*open_].place.sequence : last_sealed_;
-    if (failure_) {
-      now = tl::unexpected(*failure_);
-    } else if (durable_ >= target) {
-      now = Status{};
-    } else {
-      waiters_.push_back({target, std::move(done)});
-    }
-  }
-  if (now) done(*now);
-}
-
-Status LogWriter::sync() {
-  // Shared, because the waiter may wake before the callback has returned.
-  struct Outcome {
-    std::mutex mutex;
-    std::condition_variable changed;
-    std::optional<Status> status;
-  };
-  const auto outcome = std::make_shared<Outcome>();
-  sync([outcome](const Status& status) {
-    const std::lock_guard lock(outcome->mutex);
-    outcome->status = status;
-    outcome->changed.notify_all();
-  });
-  Lock lock(outcome->mutex);
-  storage_.wait(lock, outcome->changed, [&] { return outcome->status.has_value(); });
-  return *outcome->status;
-}
-
-void LogWriter::push() {
-  const Lock lock(mutex_);
-  if (!failure_) request_seal();
-}
-
 GroupSequence LogWriter::seal() {
   const Lock lock(mutex_);
   if (open_has_records() && !failure_) seal_open();
@@ -445,7 +419,7 @@ RecordSequence LogWriter::next_record() const {
 
 GroupSequence LogWriter::appended() const {
   const Lock lock(mutex_);
-  return open_has_records() ? slots_[*open_].place.sequence : last_sealed_;
+  return last_with_records();
 }
 
 GroupSequence LogWriter::durable() const {

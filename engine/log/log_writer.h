@@ -91,6 +91,7 @@ class LogWriter {
 
   // Calls `done` when everything appended so far is durable, or has failed to become so.
   void sync(Done done);
+  // … and waits. If it has something to send, this thread does it.
   Status sync();
   // Seals and sends what there is, without waiting.
   void push();
@@ -158,7 +159,13 @@ class LogWriter {
   void seal_open();
   void seal(Slot& slot, std::byte* image);
   void cancel_open();
+  uint32_t close_open();
   void send(uint32_t slot);
+  void note_sent(uint32_t slot);
+  bool may_send() const;
+  GroupSequence send_here();
+  GroupSequence last_with_records() const;
+  void call_when_durable(GroupSequence target, Done done);
   void leave_file(Stream stream);
   Active& active(Stream stream) { return active_[static_cast<size_t>(stream)]; }
   const Active& active(Stream stream) const { return active_[static_cast<size_t>(stream)]; }
@@ -201,7 +208,7 @@ class LogWriter {
   std::optional<Error> trouble_seen_;  // a group could not be written; nothing is sent until moved
   uint64_t relocations_ = 0;
   std::function<void()> trouble_;
-  std::deque<Waiter> waiters_;
+  std::deque<Waiter> waiters_;  // by group
 };
 
 }  // namespace valfs::log

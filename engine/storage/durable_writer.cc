@@ -1,9 +1,31 @@
 #include "engine/storage/durable_writer.h"
 
+#include <sys/uio.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <utility>
 
 namespace valfs::storage {
+namespace {
+
+int64_t write_and_flush(const DurableWrite& write) {
+  const ssize_t written = ::pwrite(write.file->fd(), write.rest.data(), write.rest.size(),
+                                   static_cast<off_t>(write.offset));
+  if (written < 0 || ::fdatasync(write.file->fd()) != 0) return -errno;
+  return written;
+}
+
+}  // namespace
+
+int64_t write_durably_once(const DurableWrite& write) {
+  const iovec range{const_cast<std::byte*>(write.rest.data()), write.rest.size()};
+  const ssize_t written =
+      ::pwritev2(write.file->fd(), &range, 1, static_cast<off_t>(write.offset), RWF_DSYNC);
+  if (written >= 0) return written;
+  if (errno == EOPNOTSUPP || errno == ENOSYS) return write_and_flush(write);
+  return -errno;
+}
 
 void DurableWrite::advance(int64_t outcome) {
   if (over()) return;

@@ -28,6 +28,9 @@ struct DurableWrite {
   void finish();
 };
 
+// One system call for `rest`, by this thread: a count of bytes, or an errno, negated.
+int64_t write_durably_once(const DurableWrite& write);
+
 class DurableWriter {
  public:
   virtual ~DurableWriter() = default;  // waits for all that was started

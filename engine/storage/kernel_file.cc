@@ -128,7 +128,8 @@ Status KernelFile::write(uint64_t offset, std::span<const std::byte> from) {
   return {};
 }
 
-void KernelFile::write_durably(uint64_t offset, std::span<const std::byte> from, Completion done) {
+DurableWrite KernelFile::durable_write(uint64_t offset, std::span<const std::byte> from,
+                                       Completion done) {
   VALFS_CHECK(offset % kBlockSize == 0 && from.size() % kBlockSize == 0);
   VALFS_CHECK(reinterpret_cast<uintptr_t>(from.data()) % kBlockSize == 0);
   int error = 0;
@@ -137,7 +138,18 @@ void KernelFile::write_durably(uint64_t offset, std::span<const std::byte> from,
     error = file.error().code;
     file = std::make_shared<OpenFile>(-1, directory_.path() + "/" + path_);
   }
-  writer_.start({std::move(*file), offset, from, std::move(done), error});
+  return {std::move(*file), offset, from, std::move(done), error};
+}
+
+void KernelFile::write_durably(uint64_t offset, std::span<const std::byte> from, Completion done) {
+  writer_.start(durable_write(offset, from, std::move(done)));
+}
+
+void KernelFile::write_durably_here(uint64_t offset, std::span<const std::byte> from,
+                                    Completion done) {
+  DurableWrite write = durable_write(offset, from, std::move(done));
+  while (!write.over()) write.advance(write_durably_once(write));
+  write.finish();
 }
 
 // The descriptor for durable writes.

@@ -24,6 +24,8 @@ class KernelFile final : public File {
   Result<size_t> read(uint64_t offset, std::span<std::byte> into) override;
   Status write(uint64_t offset, std::span<const std::byte> from) override;
   void write_durably(uint64_t offset, std::span<const std::byte> from, Completion done) override;
+  void write_durably_here(uint64_t offset, std::span<const std::byte> from,
+                          Completion done) override;
   Status sync() override;
   Status resize(uint64_t size) override;
   Status punch(uint64_t offset, uint64_t length) override;
@@ -40,6 +42,7 @@ class KernelFile final : public File {
   Result<Descriptor> descriptor();
   Status open_again();
   Result<Descriptor> direct();
+  DurableWrite durable_write(uint64_t offset, std::span<const std::byte> from, Completion done);
 
   const std::string path_;
   const int flags_;

@@ -69,6 +69,12 @@ class File {
   // are multiples of kBlockSize and `from` is aligned to it; `from` must stay as it is until then.
   // Several may be under way; they may complete in any order.
   virtual void write_durably(uint64_t offset, std::span<const std::byte> from, Completion done) = 0;
+  // The same, by the calling thread where the storage can: `done` has then been called on it when
+  // this returns. For whoever has nothing to do but wait: no other thread has to wake up.
+  virtual void write_durably_here(uint64_t offset, std::span<const std::byte> from,
+                                  Completion done) {
+    write_durably(offset, from, std::move(done));
+  }
 
   // Makes the file's bytes and size durable (fdatasync). After a failure the bytes written since
   // the last success must be taken for lost: never call it again hoping for the best.

@@ -1,34 +1,10 @@
 #include "engine/storage/thread_writer.h"
 
-#include <sys/uio.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <utility>
 
 #include "engine/storage/io_thread.h"
 
 namespace valfs::storage {
-namespace {
-
-int64_t write_and_flush(const DurableWrite& write) {
-  const ssize_t written = ::pwrite(write.file->fd(), write.rest.data(), write.rest.size(),
-                                   static_cast<off_t>(write.offset));
-  if (written < 0 || ::fdatasync(write.file->fd()) != 0) return -errno;
-  return written;
-}
-
-// A count of bytes, or an errno, negated.
-int64_t write_once(const DurableWrite& write) {
-  const iovec range{const_cast<std::byte*>(write.rest.data()), write.rest.size()};
-  const ssize_t written =
-      ::pwritev2(write.file->fd(), &range, 1, static_cast<off_t>(write.offset), RWF_DSYNC);
-  if (written >= 0) return written;
-  if (errno == EOPNOTSUPP || errno == ENOSYS) return write_and_flush(write);
-  return -errno;
-}
-
-}  // namespace
 
 ThreadWriter::ThreadWriter(unsigned threads) {
   for (unsigned i = 0; i < threads; ++i)
@@ -64,7 +40,7 @@ void ThreadWriter::run() {
     DurableWrite write = std::move(queue_.front());
     queue_.pop_front();
     lock.unlock();
-    while (!write.over()) write.advance(write_once(write));
+    while (!write.over()) write.advance(write_durably_once(write));
     write.finish();
     write = {};  // a last owner closes the file here, not under the mutex
     lock.lock();

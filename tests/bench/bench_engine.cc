@@ -1,6 +1,7 @@
 // The engine against RocksDB, in one process and one run, on one directory, taking turns.
 //
 //   bench_engine DIRECTORY [--rounds N] [--keys N] [--csv FILE] [--only valfs|rocksdb]
+//                [--part throughput|opening]
 //
 // Prints medians of all rounds, their ratio and its target; the CSV has every single result. --keys
 // is how many keys the stores hold whose opening is timed; nothing but that depends on it.
@@ -49,6 +50,7 @@ struct Settings {
   uint64_t keys = 1'000'000;
   std::string csv;
   std::string only;
+  std::string part;  // empty: both
 };
 
 struct Side {
@@ -98,7 +100,7 @@ constexpr Target kTargets[] = {
     {"put+sync/s", 1.2, 0, 0},
     {"put/s", 1.5, 0, 0},
     {"get/s", 1.5, 0, 0},
-    {"open from checkpoint, keys/s", 0, 2e6, 0},
+    {"open from checkpoint, keys/s and core", 0, 2e6, 0},
     {"open without checkpoint, MB/s", 0, 1000, 0},
     {"heap bytes a key", 0, 0, 128 + kKeyHeap},
 };
@@ -129,6 +131,13 @@ void Results::print() const {
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Of all threads of this process.
+double cpu_seconds() {
+  timespec now{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
 }
 
 uint64_t resident_bytes() {
@@ -224,10 +233,12 @@ class Bench {
   void run() {
     for (int round = 1; round <= settings_.rounds; round++) {
       for (const size_t size : {size_t{1} << 10, size_t{100} << 10}) {
+        if (settings_.part == "opening") continue;
         for_each_side(round, [&](const Side& side, const std::string& directory) {
           throughput(round, side, directory, size);
         });
       }
+      if (settings_.part == "throughput") continue;
       for_each_side(round, [&](const Side& side, const std::string& directory) {
         opening(round, side, directory);
       });
@@ -310,7 +321,9 @@ class Bench {
     ::malloc_trim(0);
     const uint64_t heap = heap_bytes();
     auto start = Clock::now();
+    const double cpu = cpu_seconds();
     auto store = side.open({directory, 0});
+    note("open from checkpoint, keys/s and core", keys / (cpu_seconds() - cpu));
     note("open from checkpoint, ms", seconds_since(start) * 1e3);
     note("open from checkpoint, keys/s", keys / seconds_since(start));
     note("heap bytes a key",
@@ -338,6 +351,7 @@ Settings parse(int argc, char** argv) {
                             {"keys", required_argument, nullptr, 'k'},
                             {"csv", required_argument, nullptr, 'c'},
                             {"only", required_argument, nullptr, 'o'},
+                            {"part", required_argument, nullptr, 'p'},
                             {nullptr, 0, nullptr, 0}};
   Settings settings;
   for (int found; (found = ::getopt_long(argc, argv, "", options, nullptr)) != -1;) {
@@ -345,10 +359,12 @@ Settings parse(int argc, char** argv) {
     if (found == 'k') settings.keys = std::strtoull(optarg, nullptr, 10);
     if (found == 'c') settings.csv = optarg;
     if (found == 'o') settings.only = optarg;
+    if (found == 'p') settings.part = optarg;
     if (found == '?') give_up("unknown option");
   }
   if (optind + 1 != argc || settings.rounds < 1 || settings.keys < 1) {
-    give_up("usage: DIRECTORY [--rounds N] [--keys N] [--csv FILE] [--only valfs|rocksdb]");
+    give_up("usage: DIRECTORY [--rounds N] [--keys N] [--csv FILE] [--only valfs|rocksdb]"
+            " [--part throughput|opening]");
   }
   settings.directory = argv[optind];
   return settings;
