@@ -27,14 +27,15 @@ Entry* Residents::find(const CacheKey& key) {
   return found == index_.end() ? nullptr : &*found;
 }
 
-Entry& Residents::add(std::unique_ptr<Entry> entry) {
+Slot& Residents::add(std::unique_ptr<Entry> entry, const LhdTag& tag) {
   if (slots_.size() >= buckets_.size()) grow_index();
   entry->slot = slots_.size();
   const bool is_new = index_.insert(*entry).second;
   VALFS_CHECK(is_new);
-  bytes_ += entry->charge();
-  slots_.push_back(std::move(entry));
-  return *slots_.back();
+  const uint64_t charge = entry->charge();
+  bytes_ += charge;
+  slots_.push_back({tag, charge, std::move(entry)});
+  return slots_.back();
 }
 
 void Residents::remove(Entry& entry) {
@@ -42,7 +43,7 @@ void Residents::remove(Entry& entry) {
   index_.erase(index_.iterator_to(entry));
   bytes_ -= entry.charge();
   std::swap(slots_[slot], slots_.back());
-  slots_[slot]->slot = slot;
+  slots_[slot].entry->slot = slot;
   slots_.pop_back();
 }
 

@@ -5,6 +5,7 @@
 #include <boost/intrusive/unordered_set.hpp>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <vector>
@@ -33,15 +34,24 @@ struct Entry : boost::intrusive::unordered_set_base_hook<> {
   [[nodiscard]] std::span<const std::byte> view() const { return {bytes.get(), size}; }
 
   CacheKey key;
-  LhdTag tag;
   size_t slot = 0;  // where Residents keeps it
   size_t size;
   std::unique_ptr<std::byte[]> bytes;
 };
 
-// What an entry takes besides its bytes: itself; its pointer in the slots and its bucket, twice,
-// because both arrays grow by doubling; and what the allocator adds to two blocks.
-inline constexpr uint64_t kEntryOverhead = sizeof(Entry) + 4 * sizeof(void*) + 2 * 16;
+// Where an entry is kept, with what the policy asks about it: every eviction looks at many entries
+// chosen at random, and shall not have to touch the entries themselves.
+struct Slot {
+  LhdTag tag;
+  uint64_t charge = 0;
+  std::unique_ptr<Entry> entry;
+};
+
+// What an entry takes besides its bytes: itself and its slot; its bucket, twice, because that array
+// grows by doubling; and what the allocator adds to two blocks.
+inline constexpr uint64_t kEntryOverhead =
+    sizeof(Entry) + sizeof(Slot) + 2 * sizeof(void*) + 2 * 16;
+static_assert(kEntryOverhead <= 144);
 
 [[nodiscard]] constexpr uint64_t charge_of(uint64_t size) {
   return size + kEntryOverhead;
@@ -60,12 +70,13 @@ class Residents {
   // nullptr if there is none. Valid until the entry is removed.
   [[nodiscard]] Entry* find(const CacheKey& key);
   // No entry with this key may be there.
-  Entry& add(std::unique_ptr<Entry> entry);
+  Slot& add(std::unique_ptr<Entry> entry, const LhdTag& tag);
   void remove(Entry& entry);
   void clear();
 
   // Of all entries in no particular order; removal moves the last one to the free slot.
-  [[nodiscard]] Entry& at(size_t slot) { return *slots_[slot]; }
+  [[nodiscard]] Slot& at(size_t slot) { return slots_[slot]; }
+  [[nodiscard]] Slot& slot_of(const Entry& entry) { return slots_[entry.slot]; }
   [[nodiscard]] size_t count() const { return slots_.size(); }
   // The sum of all charges.
   [[nodiscard]] uint64_t bytes() const { return bytes_; }
@@ -87,7 +98,7 @@ class Residents {
   // The index is declared last, to be destroyed before the entries and buckets it points to.
   Index::bucket_type first_bucket_;
   std::vector<Index::bucket_type> buckets_;
-  std::vector<std::unique_ptr<Entry>> slots_;
+  std::deque<Slot> slots_;  // grows without room to spare
   uint64_t bytes_ = 0;
   Index index_;
 };

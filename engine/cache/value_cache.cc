@@ -42,7 +42,8 @@ std::optional<size_t> ValueCache::read(const CacheKey& key, size_t offset,
     return std::nullopt;
   }
   ++counters_.hits;
-  policy_.hit(entry->tag, entry->charge());
+  Slot& slot = residents_.slot_of(*entry);
+  policy_.hit(slot.tag, slot.charge);
   const auto rest = entry->view().subspan(std::min(offset, entry->size));
   const auto copied = rest.first(std::min(rest.size(), into.size()));
   std::ranges::copy(copied, into.begin());
@@ -78,7 +79,7 @@ void ValueCache::erase_chunks(uint64_t id, uint64_t first, uint64_t last) {
   }
   // Downwards: removal fills the free slot with the last entry, which was looked at before.
   for (size_t slot = residents_.count(); slot-- > 0;) {
-    const CacheKey key = residents_.at(slot).key;
+    const CacheKey key = residents_.at(slot).entry->key;
     if (key.id == id && key.chunk >= first && key.chunk <= last) erase_present(key);
   }
 }
@@ -86,8 +87,8 @@ void ValueCache::erase_chunks(uint64_t id, uint64_t first, uint64_t last) {
 void ValueCache::clear() {
   const std::lock_guard lock(mutex_);
   for (size_t slot = 0; slot < residents_.count(); ++slot) {
-    const Entry& entry = residents_.at(slot);
-    policy_.forget(entry.tag, entry.charge());
+    const Slot& resident = residents_.at(slot);
+    policy_.forget(resident.tag, resident.charge);
   }
   newcomers_.fill(nullptr);
   residents_.clear();
@@ -118,35 +119,36 @@ void ValueCache::admit(std::unique_ptr<Entry> entry) {
   const uint64_t charge = entry->charge();
   Entry* const old = residents_.find(entry->key);
   const bool is_new = old == nullptr;
+  LhdTag tag;
   if (is_new) {
-    entry->tag = policy_.admit(charge);
+    tag = policy_.admit(charge);
   } else {
-    policy_.overwrite(old->tag, old->charge(), charge);
-    entry->tag = old->tag;
+    tag = residents_.slot_of(*old).tag;
+    policy_.overwrite(tag, old->charge(), charge);
     drop(*old);
   }
   make_room(charge);
-  Entry& added = residents_.add(std::move(entry));
+  const Slot& added = residents_.add(std::move(entry), tag);
   if (is_new && policy_.is_doubtful(added.tag, charge)) {
-    newcomers_[next_newcomer_] = &added;
+    newcomers_[next_newcomer_] = added.entry.get();
     next_newcomer_ = (next_newcomer_ + 1) % kNewcomers;
   }
 }
 
 void ValueCache::make_room(uint64_t charge) {
   while (residents_.bytes() + charge > capacity_) {
-    Entry& victim = choose_victim();
-    policy_.evict(victim.tag, victim.charge());
+    const Slot& victim = choose_victim();
+    policy_.evict(victim.tag, victim.charge);
     ++counters_.evictions;
-    drop(victim);
+    drop(*victim.entry);
   }
 }
 
-Entry& ValueCache::choose_victim() {
-  Entry* worst = nullptr;
+const Slot& ValueCache::choose_victim() {
+  const Slot* worst = nullptr;
   double lowest = std::numeric_limits<double>::infinity();
-  const auto consider = [&](Entry& candidate) {
-    const double rank = policy_.rank(candidate.tag, candidate.charge());
+  const auto consider = [&](const Slot& candidate) {
+    const double rank = policy_.rank(candidate.tag, candidate.charge);
     if (rank >= lowest) return;
     lowest = rank;
     worst = &candidate;
@@ -154,7 +156,7 @@ Entry& ValueCache::choose_victim() {
   const auto count = static_cast<uint32_t>(residents_.count());
   for (int i = 0; i < kSamples; ++i) consider(residents_.at(random_.below(count)));
   for (Entry* const newcomer : newcomers_) {
-    if (newcomer != nullptr) consider(*newcomer);
+    if (newcomer != nullptr) consider(residents_.slot_of(*newcomer));
   }
   VALFS_CHECK(worst != nullptr);
   return *worst;
@@ -169,7 +171,8 @@ void ValueCache::drop(Entry& entry) {
 void ValueCache::erase_present(const CacheKey& key) {
   Entry* const entry = residents_.find(key);
   if (entry == nullptr) return;
-  policy_.remove(entry->tag, entry->charge());
+  const Slot& slot = residents_.slot_of(*entry);
+  policy_.remove(slot.tag, slot.charge);
   drop(*entry);
 }
 

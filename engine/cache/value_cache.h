@@ -79,7 +79,7 @@ class ValueCache {
   void begin_insert(uint64_t hash);
   void admit(std::unique_ptr<Entry> entry);
   void make_room(uint64_t charge);
-  [[nodiscard]] Entry& choose_victim();
+  [[nodiscard]] const Slot& choose_victim();
   void drop(Entry& entry);
   void erase_present(const CacheKey& key);
 
