@@ -150,7 +150,7 @@ Inode& Index::restore_inode(ObjectId id, RecordSequence sequence, Position base,
     const bool known = std::find(seen.begin(), seen.end(), extent.record) != seen.end();
     if (!known) seen.push_back(extent.record);
     if (extent.record) {
-      live_.add(extent.record.file(), extent.length + (known ? 0 : extent.meta));
+      live_.add(extent.record.file(), extent.own_bytes() + (known ? 0 : extent.shared_bytes()));
     }
   }
   return inode;
