@@ -10,6 +10,9 @@ namespace valfs {
 inline constexpr uint64_t kKiB = 1024;
 inline constexpr uint64_t kMiB = 1024 * kKiB;
 
+// How the cleaner stores what it copies. The numbers are on the disk (log/compression.h).
+enum class Compression : uint8_t { kNone = 0, kLz4 = 1, kZstd = 2 };
+
 struct StoreOptions {
   // Largest size of a log file, bytes; small volumes use smaller ones (never under 16 MiB, unless
   // the disk itself is small).
@@ -35,6 +38,9 @@ struct StoreOptions {
   uint64_t capacity = 0;
   // Bytes that the cleaner copies at a time; 0: adapt. For tests.
   uint64_t clean_slice = 0;
+  // What the cleaner does with values of 1 KiB and more that it copies; it keeps what then takes
+  // less than 90 %. What is compressed can be read whatever this says.
+  Compression compression = Compression::kNone;
   // Values with more bytes than this (holes not counted) go to bin/.
   uint64_t blob_threshold = 4 * kMiB;
   // Overlaying extents are folded into one when there are more than this and they hold as many

@@ -85,8 +85,9 @@ uint64_t Store::stored_bytes(log::ObjectId inode) {
     const auto known = rooms_->core.index.find(inode);
     if (known == nullptr) return 0;
     blob = known->attributes.blob;
-    bytes = known->extents().bytes();
-    for (const index::Extent& extent : known->extents().all()) bytes += extent.meta;
+    for (const index::Extent& extent : known->extents().all()) {
+      bytes += extent.own_bytes() + extent.shared_bytes();
+    }
   }
   return blob == 0 ? bytes : rooms_->blobs.allocated(blob);
 }
@@ -330,6 +331,9 @@ StoreStats Store::stats() const {
   stats.cleaned_files = rooms_->cleaner.files_freed();
   stats.cleaned_bytes = rooms_->cleaner.bytes_freed();
   stats.copied_bytes = rooms_->cleaner.bytes_copied();
+  stats.compressed_records = rooms_->cleaner.compressed();
+  stats.compressed_bytes = rooms_->cleaner.compressed_bytes();
+  stats.compressed_raw_bytes = rooms_->cleaner.compressed_raw_bytes();
   stats.debt_bytes = rooms_->upkeep.debt();
   stats.relocations = core.writer->relocations();
   if (const auto failure = core.writer->failure()) stats.failure = failure->what;

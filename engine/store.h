@@ -51,9 +51,13 @@ struct StoreStats {
   uint64_t cleaned_files = 0;  // freed by the cleaner since the mount
   uint64_t cleaned_bytes = 0;  // of log given back by the cleaner since the mount
   uint64_t copied_bytes = 0;   // by the cleaner since the mount
-  uint64_t debt_bytes = 0;     // dead bytes beyond what the cleaner leaves alone
-  uint64_t relocations = 0;    // groups that could not be written went to a fresh log file
-  std::string failure;         // why the log takes no more changes; empty: it does
+  // Compressed by the cleaner since the mount: records, what they take, and what they hold.
+  uint64_t compressed_records = 0;
+  uint64_t compressed_bytes = 0;
+  uint64_t compressed_raw_bytes = 0;
+  uint64_t debt_bytes = 0;   // dead bytes beyond what the cleaner leaves alone
+  uint64_t relocations = 0;  // groups that could not be written went to a fresh log file
+  std::string failure;       // why the log takes no more changes; empty: it does
   // What recovery did at this mount.
   bool used_checkpoint = false;
   bool used_older_checkpoint = false;  // the newest was damaged

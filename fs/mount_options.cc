@@ -102,6 +102,15 @@ Status set_log(MountOptions& options, std::string_view value) {
   return {};
 }
 
+Status set_compression(MountOptions& options, std::string_view value) {
+  if (value != "none" && value != "lz4" && value != "zstd")
+    return fail(EINVAL, "must be none, lz4 or zstd");
+  options.compression = value == "lz4"    ? Compression::kLz4
+                        : value == "zstd" ? Compression::kZstd
+                                          : Compression::kNone;
+  return {};
+}
+
 Status set_fsname(MountOptions& options, std::string_view value) {
   if (value.empty()) return fail(EINVAL, "must not be empty");
   options.fsname = value;
@@ -130,6 +139,8 @@ constexpr Rule kRules[] = {
      "without fsync, power loss costs at most so much time, 1 to 60000 (100)"},
     {"log-file", Takes::kValue, set_size<&M::log_file, 16 * kMiB, 16 * kGiB>, "BYTES",
      "largest size of a log file, 16m to 16g (512m)"},
+    {"compress", Takes::kValue, set_compression, "none|lz4|zstd",
+     "what the cleaner does with values of 1 KiB and more that it copies (none)"},
     {"stop-timeout", Takes::kValue, set_time<&M::stop_timeout, 0, 3600>, "SECONDS",
      "how long SIGTERM waits for open files to be closed (10)"},
     {"private", Takes::kNothing, set_flag<&M::is_private, true>, "",

@@ -15,6 +15,7 @@ struct MountOptions {
   uint64_t size = 0;  // bytes; 0: as much as the disk has
   uint64_t cache = 64 * kMiB;
   uint64_t log_file = 512 * kMiB;
+  Compression compression = Compression::kNone;
   std::chrono::milliseconds commit{100};
   std::chrono::seconds stop_timeout{10};
 

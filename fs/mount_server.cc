@@ -27,6 +27,7 @@ namespace {
 StoreOptions store_options(const MountPlan& plan) {
   StoreOptions options;
   options.max_log_file = plan.options.log_file;
+  options.compression = plan.options.compression;
   options.cache = plan.options.cache;
   options.commit = plan.options.commit;
   options.capacity = plan.options.size;

@@ -69,14 +69,33 @@ OrderedJson inode_fields(const Record& record) {
   return json;
 }
 
+void put_compression(OrderedJson& json, const Record& record) {
+  const auto frames = log::Frames::read(record.body, record.payload.size());
+  if (!frames) {
+    json["compression"] = "unknown";
+    return;
+  }
+  json["compression"] = frames->algorithm() == Compression::kLz4 ? "lz4" : "zstd";
+  json["stored_length"] = record.payload.size();
+  json["frames"] = frames->count();
+}
+
+// The bytes of the value, if they can be had; else what is stored.
+std::vector<std::byte> shown_bytes(const Record& record, bool payload_good) {
+  auto raw = payload_good ? log::raw_bytes(record) : std::nullopt;
+  return raw ? std::move(*raw) : std::vector(record.payload.begin(), record.payload.end());
+}
+
 OrderedJson extent_fields(const Record& record) {
   OrderedJson json;
   json["offset"] = record.a;
-  json["length"] = record.payload.size();
+  json["length"] = log::raw_length(record, record.payload.size()).value_or(0);
+  if (log::is_compressed(record)) put_compression(json, record);
+  if ((record.flags & log::kIncompressible) != 0) json["incompressible"] = true;
   if (record.b != 0) json["parent"] = record.b;
   if (!record.name.empty()) put_text(json, "name", record.name);
   if ((record.flags & log::kSums) != 0) json["chunk_sums"] = true;
-  if ((record.flags & log::kCopy) != 0 && record.body.size() == sizeof(log::Position)) {
+  if ((record.flags & log::kCopy) != 0 && record.body.size() >= sizeof(log::Position)) {
     log::Position from;
     std::memcpy(&from, record.body.data(), sizeof from);
     json["copied_from"] = json_of(from);
@@ -183,8 +202,9 @@ OrderedJson json_of(const Record& record, log::Position position, log::GroupSequ
   if (!record.payload.empty() || !payload_good) {
     json["payload_crc"] = payload_good ? "good" : "bad";
   }
-  if (form == PayloadForm::kHex) json["payload_hex"] = hex(record.payload);
-  if (form == PayloadForm::kBase64) json["payload_base64"] = base64(record.payload);
+  if (form == PayloadForm::kHex) json["payload_hex"] = hex(shown_bytes(record, payload_good));
+  if (form == PayloadForm::kBase64)
+    json["payload_base64"] = base64(shown_bytes(record, payload_good));
   return json;
 }
 

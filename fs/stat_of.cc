@@ -17,7 +17,7 @@ timespec timespec_of(Time time) {
 Node node_of(const index::Inode& inode) {
   Node node{inode.id, inode.attributes, 0};
   for (const index::Extent& extent : inode.extents().all()) {
-    node.stored += extent.length + extent.meta;
+    node.stored += extent.own_bytes() + extent.shared_bytes();
   }
   return node;
 }

@@ -254,6 +254,9 @@ std::string VirtualFiles::stats_text() const {
   json["cleaner"] = {{"files_freed", stats.cleaned_files},
                      {"bytes_freed", stats.cleaned_bytes},
                      {"bytes_copied", stats.copied_bytes},
+                     {"compressed_records", stats.compressed_records},
+                     {"compressed_bytes", stats.compressed_bytes},
+                     {"compressed_raw_bytes", stats.compressed_raw_bytes},
                      {"debt_bytes", stats.debt_bytes}};
   json["groups_moved_after_a_failed_write"] = stats.relocations;
   json["recovery"] = {{"used_checkpoint", stats.used_checkpoint},

@@ -123,7 +123,11 @@ bool is_sane(const InodeEntry& entry, std::span<const index::Extent> extents) {
   uint64_t end = 0;
   for (const index::Extent& extent : extents) {
     const bool in_order = extent.offset >= end && extent.end() > extent.offset;
-    if (!in_order || !extent.record || extent.lead < extent.meta) return false;
+    const bool inside =
+        extent.compressed != 0
+            ? extent.meta > 0 && extent.in_payload() + extent.length <= log::kMaxPayload
+            : extent.lead >= extent.meta;
+    if (!in_order || !extent.record || !inside) return false;
     end = extent.end();
   }
   return entry.id != 0 && end <= entry.attributes.size && entry.attributes.size <= INT64_MAX;

@@ -8,10 +8,11 @@ namespace valfs::cleaner {
 
 class Cleaner::Batch {
  public:
+  static constexpr size_t kRecords = 512;  // most of one batch
+
   // Room for at least one record of `first` bytes, however large, and its copy's additions.
   static Transaction::Size size_for(uint64_t first, uint64_t slot_size) {
     constexpr uint64_t kBytes = 256 * 1024;
-    constexpr size_t kRecords = 512;
     constexpr size_t kFewRecords = 2;
     constexpr uint64_t kAdditions = 64;  // position, padding
     const size_t many = std::min<size_t>(kRecords, slot_size / 512);
@@ -22,10 +23,24 @@ class Cleaner::Batch {
     return {std::min(std::max(first + kAdditions, kBytes), room(many)), many};
   }
 
-  Batch(const index::Index& index, const Transaction::Size& room, Transaction* transaction)
-      : index_(index), room_(room), transaction_(transaction) {}
+  Batch(const index::Index& index, const Packer& packer, const Transaction::Size& room,
+        Transaction* transaction)
+      : index_(index), packer_(packer), room_(room), transaction_(transaction) {}
 
   const index::Index& index() const { return index_; }
+  const Packer& packer() const { return packer_; }
+  // A run has no form yet: the batch ends before it.
+  void end_unprepared() { unprepared_ = true; }
+  bool unprepared() const { return unprepared_; }
+  // Compressed in this batch: bytes of records, and of what they hold.
+  void note_compressed(uint64_t stored, uint64_t raw) {
+    compressed_++;
+    compressed_bytes_ += stored;
+    compressed_raw_bytes_ += raw;
+  }
+  uint64_t compressed() const { return compressed_; }
+  uint64_t compressed_bytes() const { return compressed_bytes_; }
+  uint64_t compressed_raw_bytes() const { return compressed_raw_bytes_; }
   Transaction::Size taken() const { return {bytes_, added_.size()}; }
 
   // False if there is no room for it. `blocker`: of a tombstone, the file that it is kept for.
@@ -69,9 +84,14 @@ class Cleaner::Batch {
   };
 
   const index::Index& index_;
+  const Packer& packer_;
   const Transaction::Size room_;
   Transaction* const transaction_;
   uint64_t bytes_ = 0;
+  uint64_t compressed_ = 0;
+  uint64_t compressed_bytes_ = 0;
+  uint64_t compressed_raw_bytes_ = 0;
+  bool unprepared_ = false;
   std::vector<Added> added_;
   std::set<log::ObjectId> renewed_;
   std::deque<index::Attributes> attributes_;

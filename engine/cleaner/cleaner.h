@@ -15,6 +15,7 @@
 
 #include "engine/blob/blobs.h"
 #include "engine/checkpoint/checkpointer.h"
+#include "engine/cleaner/packer.h"
 #include "engine/log/group.h"
 #include "engine/transaction.h"
 
@@ -50,6 +51,10 @@ class Cleaner {
   uint64_t files_freed() const { return files_freed_; }
   uint64_t bytes_copied() const { return bytes_copied_; }
   uint64_t bytes_freed() const { return bytes_freed_; }
+  // What it has compressed: records, what they take, and what they hold.
+  uint64_t compressed() const { return compressed_; }
+  uint64_t compressed_bytes() const { return compressed_bytes_; }
+  uint64_t compressed_raw_bytes() const { return compressed_raw_bytes_; }
 
  private:
   class Batch;
@@ -72,9 +77,14 @@ class Cleaner {
   void begin_source(const log::LogFileRef& file);
   Status copy_group(uint64_t offset, uint64_t end, uint64_t& length);
   Status copy_records(uint64_t group_offset, std::span<const log::GroupContents::Entry> entries);
+  Status prepare(Packer& packer, uint64_t group_offset,
+                 std::span<const log::GroupContents::Entry> entries);
+  Status allow_compressed();
   bool copy(Batch& batch, log::Position position, const log::GroupContents::Entry& entry);
   static bool copy_as_it_is(Batch& batch, const log::Record& record);
   bool copy_extent(Batch& batch, log::Position position, const log::GroupContents::Entry& entry);
+  bool copy_run(Batch& batch, log::Position position, const log::Record& record,
+                const index::Extent& extent);
   bool copy_tombstone(Batch& batch, const log::Record& record) const;
   bool renew(Batch& batch, log::ObjectId inode) const;
   bool renew_if_older(Batch& batch, log::RecordSequence than, log::ObjectId inode) const;
@@ -100,6 +110,9 @@ class Cleaner {
   std::atomic<uint64_t> files_freed_{0};
   std::atomic<uint64_t> bytes_copied_{0};
   std::atomic<uint64_t> bytes_freed_{0};
+  std::atomic<uint64_t> compressed_{0};
+  std::atomic<uint64_t> compressed_bytes_{0};
+  std::atomic<uint64_t> compressed_raw_bytes_{0};
 };
 
 }  // namespace valfs::cleaner

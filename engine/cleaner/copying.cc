@@ -45,19 +45,27 @@ Status Cleaner::copy_records(uint64_t group_offset,
     }
     return done;
   };
+  Packer packer(core_.options.compression);
   while (!entries.empty()) {
+    const size_t ahead = std::min(entries.size(), Batch::kRecords);
+    VALFS_TRY(prepare(packer, group_offset, entries.first(ahead)));
     // How much it is first, so that no more room is asked for than is needed: groups stay full.
-    const auto most = Batch::size_for(entries.front().found.total_length, core_.options.slot_size);
+    const log::GroupContents::Entry& first = entries.front();
+    const uint64_t first_length = packer.largest(
+        log::Position::at(file, group_offset + first.offset), first.found.total_length);
+    const auto most = Batch::size_for(first_length, core_.options.slot_size);
     Transaction::Size size;
     size_t done = 0;
+    bool unprepared = false;
     {
       const std::shared_lock lock(core_.state);
-      Batch trial(core_.index, most, nullptr);
+      Batch trial(core_.index, packer, most, nullptr);
       done = copy_some(trial);
       size = trial.taken();
+      unprepared = trial.unprepared();
     }
     if (size.records == 0) {
-      if (done == 0) {
+      if (done == 0 && !unprepared) {
         return fail(EFBIG, log::log_file_path(file) + ": a record is too large to be copied");
       }
       entries = entries.subspan(done);
@@ -67,7 +75,7 @@ Status Cleaner::copy_records(uint64_t group_offset,
     VALFS_ASSIGN(
         auto transaction,
         Transaction::begin(core_, size, log::LogWriter::Purpose::kCleaner, source_.target));
-    Batch batch(transaction.index(), size, &transaction);
+    Batch batch(transaction.index(), packer, size, &transaction);
     done = copy_some(batch);
     if (!batch.empty()) {
       bytes_copied_ +=
@@ -75,10 +83,47 @@ Status Cleaner::copy_records(uint64_t group_offset,
             const std::lock_guard lock(mutex_);
             pinned_[target][blocker] += bytes;
           });
+      compressed_ += batch.compressed();
+      compressed_bytes_ += batch.compressed_bytes();
+      compressed_raw_bytes_ += batch.compressed_raw_bytes();
     }
     entries = entries.subspan(done);
   }
   return {};
+}
+
+// Without the lock that copying needs, compresses what may be copied next.
+Status Cleaner::prepare(Packer& packer, uint64_t group_offset,
+                        std::span<const log::GroupContents::Entry> entries) {
+  std::vector<Packer::Run> runs;
+  {
+    const std::shared_lock lock(core_.state);
+    for (const auto& entry : entries) {
+      const Record& record = entry.found.record;
+      if (record.type != RecordType::kExtent || !entry.payload_good) continue;
+      const auto inode = core_.index.find(record.id);
+      if (inode == nullptr) continue;
+      const auto position = log::Position::at(source_.file->id, group_offset + entry.offset);
+      for (const index::Extent& extent : inode->extents().all()) {
+        if (extent.record != position || !packer.needs_form(record, extent)) continue;
+        runs.push_back({position, extent, &entry});
+      }
+    }
+  }
+  packer.prepare(runs);
+  return packer.any_compressed() ? allow_compressed() : Status{};
+}
+
+// Before the first compressed record is written, the superblock says that older versions of valfs
+// must not mount the volume any more.
+Status Cleaner::allow_compressed() {
+  constexpr uint32_t kFeature = log::Superblock::kCompressedRecords;
+  const std::lock_guard lock(core_.superblock_mutex);
+  if ((core_.superblock.incompat & kFeature) != 0) return {};
+  core_.superblock.incompat |= kFeature;
+  const auto written = log::write_superblock(core_.storage, core_.superblock);
+  if (!written) core_.superblock.incompat &= ~kFeature;  // it has to be written again
+  return written;
 }
 
 // False if the batch is full: the entry has to be looked at again with the next one. What was
@@ -142,7 +187,7 @@ bool Cleaner::copy_extent(Batch& batch, log::Position position,
     if (extent.record == position) live += extent.length;
   }
   // What a part that is left behind has done to size and times must not go with it.
-  const bool part = live < entry.found.payload_length;
+  const bool part = live < log::raw_length(record, entry.found.payload_length).value_or(UINT64_MAX);
   if (part && !renew_if_older(batch, record.sequence, record.id)) return false;
   if (live == 0) return true;
   if (!entry.payload_good) {
@@ -150,15 +195,33 @@ bool Cleaner::copy_extent(Batch& batch, log::Position position,
     return true;
   }
   for (const index::Extent& extent : inode->extents().all()) {
-    if (extent.record != position) continue;
-    Record copy = record;
-    copy.flags |= log::kCopy;
-    copy.a = extent.offset;
-    copy.payload = record.payload.subspan(extent.lead - extent.meta, extent.length);
-    copy.body = batch.keep(position);
-    if (copy.name.size() > 255) copy.name = {};
-    if (!batch.add(copy)) return false;
+    if (extent.record == position && !copy_run(batch, position, record, extent)) return false;
   }
+  return true;
+}
+
+bool Cleaner::copy_run(Batch& batch, log::Position position, const Record& record,
+                       const index::Extent& extent) {
+  Record copy = Packer::copy_of(record, extent);
+  if (!batch.packer().needs_form(record, extent)) {
+    copy.payload = record.payload.subspan(extent.in_payload(), extent.length);
+    copy.body = batch.keep(position);
+    return batch.add(copy);
+  }
+  const Packer::Form* form = batch.packer().find(position, extent);
+  if (form == nullptr) {
+    batch.end_unprepared();
+    return false;
+  }
+  if (form->damaged) {
+    source_.stuck = true;
+    return true;
+  }
+  copy.flags |= form->flags;
+  copy.body = form->body;
+  copy.payload = form->payload;
+  if (!batch.add(copy)) return false;
+  if (form->raw > 0) batch.note_compressed(copy.total_length(), form->raw);
   return true;
 }
 

@@ -29,6 +29,25 @@ bool is_in_range(const Record& record, const Placed& placed) {
   }
 }
 
+// The run that a record is as long as all of it counts. Nothing if it is compressed and makes no
+// sense.
+std::optional<Extent> extent_of(const Record& record, const Placed& placed) {
+  Extent extent{record.a, placed.payload_length, placed.meta_length,
+                0,        placed.meta_length,    placed.position};
+  if (!log::is_compressed(record)) return extent;
+  const auto raw = log::raw_length(record, placed.payload_length);
+  if (!raw || record.a > INT64_MAX - *raw) return std::nullopt;
+  const uint64_t total =
+      log::round_up(placed.meta_length + uint64_t{placed.payload_length}, log::kRecordAlignment);
+  const uint64_t rate = log::rate_for(total, *raw);
+  if (rate > log::kHighestRate || log::share(rate, *raw) != total) return std::nullopt;
+  extent.length = *raw;
+  extent.lead = 0;
+  extent.compressed = 1;
+  extent.meta = rate;
+  return extent;
+}
+
 }  // namespace
 
 void Index::apply(const Record& record, const Placed& placed, Mode mode) {
@@ -90,28 +109,29 @@ void Index::apply_inode(const Record& record, const Placed& placed, Mode mode) {
 
 void Index::apply_copy(const Record& record, const Extent& extent) {
   auto inode = find(record.id);
-  if (!inode || record.body.size() != sizeof(Position)) return;
+  const bool sane = extent.compressed != 0 || record.body.size() == sizeof(Position);
+  if (!inode || !sane) return;
   Position old;
   std::memcpy(&old, record.body.data(), sizeof old);
-  const uint64_t moved = extents_of(*inode).repoint(old, extent, releaser());
-  if (moved == 0) return;
-  live_.add(extent.record.file(), moved + extent.meta);
+  repoint(*inode, old, extent);
   save(*inode);
 }
 
 void Index::apply_extent(const Record& record, const Placed& placed, Mode mode) {
   const bool copy = (record.flags & log::kCopy) != 0;
-  const Extent extent{record.a, placed.payload_length, placed.meta_length, placed.meta_length,
-                      placed.position};
+  const auto known = extent_of(record, placed);
+  if (!known) return lose(record.id);
+  const Extent& extent = *known;
   if (copy && mode == Mode::kLogOrder) return apply_copy(record, extent);
   Inode inode = find_or_add(record.id);
   inode.sums |= (record.flags & log::kSums) != 0;
   if (mode == Mode::kLogOrder && record.sequence <= inode.sequence) return;
   extents_of(inode).insert(extent, releaser());
-  if (extent.length > 0) live_.add(placed.position.file(), extent.length + extent.meta);
+  const uint64_t taken = extent.own_bytes() + extent.shared_bytes();
+  if (extent.length > 0) live_.add(placed.position.file(), taken);
   const bool whole = extent.offset == 0 && extent.end() >= inode.attributes.size;
   if (whole) forget_loss(inode, mode);
-  const uint64_t overlay = whole ? 0 : inode.overlay_bytes() + extent.length + extent.meta;
+  const uint64_t overlay = whole ? 0 : inode.overlay_bytes() + taken;
   if (overlay != inode.overlay_bytes()) extra_of(inode).overlay_bytes = overlay;
   inode.attributes.size = std::max(inode.attributes.size, extent.end());
   if (record.sequence >= inode.sequence) {
@@ -119,6 +139,19 @@ void Index::apply_extent(const Record& record, const Placed& placed, Mode mode) 
     inode.sequence = record.sequence;
   }
   save(inode);
+}
+
+// A record that cannot be right: what it held is not known, and older bytes must not show instead.
+void Index::lose(ObjectId id) {
+  Inode inode = find_or_add(id);
+  inode.damaged = true;
+  inode.attributes.size = std::max<uint64_t>(inode.attributes.size, 1);
+  save(inode);
+}
+
+void Index::repoint(Inode& inode, Position from, const Extent& to) {
+  const uint64_t taken = extents_of(inode).repoint(from, to, releaser());
+  if (taken > 0) live_.add(to.record.file(), taken);
 }
 
 void Index::relocate(const Record& record, Position from, const Placed& to) {
@@ -134,9 +167,8 @@ void Index::relocate(const Record& record, Position from, const Placed& to) {
     inode->base = to.position;
     live_.add(to.position.file(), log::inode_record_length());
   } else if (record.type == RecordType::kExtent) {
-    const Extent whole{record.a, to.payload_length, to.meta_length, to.meta_length, to.position};
-    const uint64_t moved = extents_of(*inode).repoint(from, whole, releaser());
-    if (moved > 0) live_.add(to.position.file(), moved + to.meta_length);
+    const auto whole = extent_of(record, to);
+    if (whole) repoint(*inode, from, *whole);
   }
   save(*inode);
 }

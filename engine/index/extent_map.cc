@@ -54,11 +54,11 @@ void ExtentMap::cut(uint64_t begin, uint64_t end, const OnRelease& released) {
     }
   }
   for (size_t i = 0; i < gone.size(); i++) {
-    uint64_t bytes = gone[i].length;
+    uint64_t bytes = gone[i].own_bytes();
     // A record's header dies with the last piece of it, and only once.
     const bool again = std::any_of(gone.begin() + static_cast<ptrdiff_t>(i) + 1, gone.end(),
                                    [&](const Extent& e) { return e.record == gone[i].record; });
-    if (!again && !refers_to(gone[i].record)) bytes += gone[i].meta;
+    if (!again && !refers_to(gone[i].record)) bytes += gone[i].shared_bytes();
     released({bytes, gone[i].record});
   }
 }
@@ -76,20 +76,24 @@ void ExtentMap::insert(const Extent& extent, const OnRelease& released) {
 }
 
 uint64_t ExtentMap::repoint(log::Position old, const Extent& copy, const OnRelease& released) {
-  uint64_t moved = 0;
-  uint64_t meta = 0;
+  bool moved = false;
+  uint64_t left = 0;    // bytes in the old record
+  uint64_t shared = 0;  // of those, until its last piece goes
+  uint64_t taken = 0;   // bytes in the copy
   for (size_t at = first_ending_after(copy.offset);
        at < extents_.size() && extents_[at].offset < copy.end(); at++) {
     Extent& extent = extents_[at];
     // The cleaner copies whole runs, so a piece is never only partly inside the copy.
     if (extent.record != old || extent.offset < copy.offset || extent.end() > copy.end()) continue;
-    const uint64_t length = extent.length;
-    meta = extent.meta;
-    extent = copy.without_first(extent.offset - copy.offset).first(length);
-    moved += length;
+    left += extent.own_bytes();
+    shared = extent.shared_bytes();
+    extent = copy.without_first(extent.offset - copy.offset).first(extent.length);
+    taken += extent.own_bytes();
+    moved = true;
   }
-  if (moved > 0) released({moved + (refers_to(old) ? 0 : meta), old});
-  return moved;
+  if (!moved) return 0;
+  released({left + (refers_to(old) ? 0 : shared), old});
+  return taken + copy.shared_bytes();
 }
 
 std::span<const Extent> ExtentMap::overlapping(uint64_t begin, uint64_t end) const {

@@ -5,7 +5,7 @@
 #include <functional>
 #include <span>
 
-#include "engine/log/format.h"
+#include "engine/log/compression.h"
 
 namespace valfs::index {
 
@@ -13,11 +13,26 @@ namespace valfs::index {
 struct Extent {
   uint64_t offset = 0;       // in the value
   uint64_t length : 23 = 0;  // ≤ 4 MiB
-  uint64_t lead : 24 = 0;    // bytes from the record's start to this run's first byte
-  uint64_t meta : 17 = 0;    // bytes of the record before its payload
+  // Bytes from the record's start to this run's first byte; if it is compressed, from its first raw
+  // byte.
+  uint64_t lead : 23 = 0;
+  uint64_t compressed : 1 = 0;
+  // Bytes of the record before its payload; if it is compressed, at which rate its raw bytes count
+  // (log::share).
+  uint64_t meta : 17 = 0;
   log::Position record;
 
   uint64_t end() const { return offset + length; }
+  // Where the run begins in the record's (raw) payload.
+  uint64_t in_payload() const { return compressed != 0 ? lead : lead - meta; }
+  // Bytes of the log that this run keeps alive for itself.
+  uint64_t own_bytes() const {
+    return compressed != 0 ? log::share(meta, lead + length) - log::share(meta, lead) : length;
+  }
+  // Those that stay alive until the last run in the record goes: its header.
+  uint64_t shared_bytes() const { return compressed != 0 ? 0 : meta; }
+  // The payload is checked, or expanded, in steps of so many bytes.
+  uint64_t step() const { return compressed != 0 ? log::kFrame : log::kPayloadChunk; }
   // The same extent without its first or behind its first `bytes`.
   Extent without_first(uint64_t bytes) const;
   Extent first(uint64_t bytes) const;
@@ -29,7 +44,7 @@ class ExtentMap {
   using Extents = boost::container::small_vector<Extent, 1>;
 
   // What a change let go: pieces that are no longer part of the value, and records that none of the
-  // value's extents points to any more (their `meta` bytes are dead too).
+  // value's extents points to any more (their shared bytes are dead too).
   struct Released {
     uint64_t bytes = 0;
     log::Position record;
@@ -44,7 +59,7 @@ class ExtentMap {
   // Makes a hole of [begin, end).
   void cut(uint64_t begin, uint64_t end, const OnRelease& released);
   // Points the pieces of [offset, offset + length) that lie in `old` to `copy`; returns the bytes
-  // moved. `copy` is the extent as if it were whole.
+  // of the log that they keep alive there. `copy` is the extent as if it were whole.
   uint64_t repoint(log::Position old, const Extent& copy, const OnRelease& released);
 
   // Extents that touch [begin, end), as they are (not cut to the range).

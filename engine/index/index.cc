@@ -307,7 +307,7 @@ void Index::restore_inode(const Inode& from, std::span<const Extent> extents) {
     const bool known = std::find(seen.begin(), seen.end(), extent.record) != seen.end();
     if (!known && extents.size() > 1) seen.push_back(extent.record);
     if (extent.record) {
-      live_.add(extent.record.file(), extent.length + (known ? 0 : extent.meta));
+      live_.add(extent.record.file(), extent.own_bytes() + (known ? 0 : extent.shared_bytes()));
     }
   }
   save(inode);

@@ -125,6 +125,8 @@ class Index {
   void apply_inode(const log::Record& record, const Placed& placed, Mode mode);
   void apply_extent(const log::Record& record, const Placed& placed, Mode mode);
   void apply_copy(const log::Record& record, const Extent& extent);
+  void lose(ObjectId id);
+  void repoint(Inode& inode, Position from, const Extent& to);
   void apply_shape(const log::Record& record, Mode mode);  // TRUNCATE, ZERO, BLOB_WRITE
   static void forget_loss(Inode& inode, Mode mode);
   void apply_name(const log::Record& record, const Placed& placed);

@@ -22,6 +22,7 @@ class LiveBytes {
     total_.fetch_add(bytes, std::memory_order_relaxed);
   }
   void subtract(log::FileId file, uint64_t bytes) {
+    if (bytes == 0) return;  // a small piece of what compresses well may count for nothing
     const auto found = files_.find(file);
     VALFS_CHECK(found != files_.end() && found->second >= bytes);
     found->second -= bytes;

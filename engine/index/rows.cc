@@ -17,7 +17,7 @@ enum Flag : uint16_t {
   kExtra = 1 << 4,        // a pointer to the rest ends the row
   kExtent = 1 << 5,       // its only extent is in the row …
   kWholeExtent = 1 << 6,  // … begins at 0 and ends where the value does …
-  kPlainExtent = 1 << 7,  // … and is all of the record's payload
+  kPlainExtent = 1 << 7,  // … and begins where the record's payload does
   kOneLink = 1 << 8,
   kNoDevice = 1 << 9,
   kNoBlob = 1 << 10,
@@ -25,6 +25,7 @@ enum Flag : uint16_t {
   kSameChange = 1 << 11,
   kSameAccess = 1 << 12,
   kSameBirth = 1 << 13,
+  kCompressedExtent = 1 << 14,
 };
 
 // Numbers of 7 bits a byte, lowest first (LEB128, as in DWARF).
@@ -108,7 +109,8 @@ void pack_extent(Packer& packer, const Extent& extent, Position base, uint16_t& 
   packer.number(extent.meta);
   if ((flags & kWholeExtent) == 0) packer.number(extent.offset);
   packer.number(extent.length);
-  if (extent.lead == extent.meta) {
+  if (extent.compressed != 0) flags |= kCompressedExtent;
+  if (extent.in_payload() == 0) {
     flags |= kPlainExtent;
   } else {
     packer.number(extent.lead);
@@ -121,7 +123,9 @@ Extent unpack_extent(Unpacker& unpacker, Position base, uint16_t flags) {
   extent.meta = unpacker.number();
   if ((flags & kWholeExtent) == 0) extent.offset = unpacker.number();
   extent.length = unpacker.number();
-  extent.lead = (flags & kPlainExtent) != 0 ? extent.meta : unpacker.number();
+  extent.compressed = (flags & kCompressedExtent) != 0 ? 1 : 0;
+  const uint64_t first = extent.compressed != 0 ? 0 : extent.meta;
+  extent.lead = (flags & kPlainExtent) != 0 ? first : unpacker.number();
   return extent;
 }
 

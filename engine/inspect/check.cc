@@ -103,7 +103,7 @@ class Checker {
     result_.superblock = found.newest();
     if (!result_.superblock) return replace_superblock(file.has_value());
     const log::Superblock& newest = *result_.superblock;
-    if (newest.version != log::kFormatVersion || newest.incompat != 0) {
+    if (newest.is_from_a_newer_version()) {
       return fail(EINVAL, "super: this volume needs a newer valfs (format " +
                               std::to_string(newest.version) + ")");
     }

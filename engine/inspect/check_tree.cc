@@ -147,7 +147,7 @@ void recount_live(const Index& index, index::LiveBytes& live) {
     std::set<uint64_t> seen;
     for (const index::Extent& extent : inode.extents().all()) {
       const bool first = seen.insert(extent.record.packed).second;
-      live.add(extent.record.file(), extent.length + (first ? extent.meta : 0));
+      live.add(extent.record.file(), extent.own_bytes() + (first ? extent.shared_bytes() : 0));
     }
   });
   index.for_each_name([&](const index::Name& name) {

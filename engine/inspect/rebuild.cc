@@ -48,6 +48,7 @@ void read_log(const LogReader& reader, Superblock& superblock) {
       return true;
     };
     visitor.record = [&](const log::Record& record, log::Position, bool) {
+      if (log::is_compressed(record)) superblock.incompat |= Superblock::kCompressedRecords;
       superblock.next_record = std::max(superblock.next_record, record.sequence + 1);
       superblock.next_object = std::max(superblock.next_object, log::youngest_object(record) + 1);
       return true;
@@ -112,6 +113,7 @@ Result<Superblock> rebuild_superblock(storage::Storage& storage) {
     if (parsed.ec == std::errc()) superblock.next_object = std::max(superblock.next_object, id + 1);
   }
   if (read_staging_header(storage, superblock)) {
+    superblock.incompat |= Superblock::kCompressedRecords;  // there may be some in the slots
     superblock.clean = 0;
     superblock.set_boot_id(storage.boot_id());
   } else {

@@ -204,9 +204,9 @@ Status Salvage::read_extent(const index::Extent& extent, uint64_t skip,
 void Salvage::read_extent_by_chunks(const index::Extent& extent, const Write& write,
                                     std::vector<Hole>& holes) const {
   for (uint64_t skip = 0; skip < extent.length;) {
-    const uint64_t in_payload = extent.lead - extent.meta + skip;
-    std::vector<std::byte> bytes(std::min<uint64_t>(
-        extent.length - skip, log::kPayloadChunk - in_payload % log::kPayloadChunk));
+    const uint64_t in_payload = extent.in_payload() + skip;
+    std::vector<std::byte> bytes(
+        std::min<uint64_t>(extent.length - skip, extent.step() - in_payload % extent.step()));
     const auto read = read_extent(extent, skip, bytes);
     if (read) {
       if (!write(extent.offset + skip, bytes)) return;

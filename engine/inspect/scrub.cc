@@ -135,6 +135,13 @@ void Scrubber::scrub_log(const ScrubTarget& target, const ScrubTarget::Log& log)
     places.push_back(damage.end);
     return paced(damage.kind == Damage::Kind::kStretch ? damage.end - damage.begin : 0);
   };
+  visitor.record = [&](const log::Record& record, log::Position position, bool payload_good) {
+    // Checksums do not tell that frames can be expanded.
+    if (payload_good && log::is_compressed(record) && !log::raw_bytes(record)) {
+      places.push_back(position.offset() + record.total_length());
+    }
+    return true;
+  };
   (void)reader.scan(log.file->id, visitor);  // the file is there: it was just added
   const uint64_t left = left_from(target, log);
   std::erase_if(places, [left](uint64_t end) { return end <= left; });

@@ -405,6 +405,7 @@ bool LogWriter::read(Position record, uint64_t lead, std::span<std::byte> into) 
     if (slot.state == State::kFree || slot.place.salt.file != record.file()) continue;
     const uint64_t start = slot.place.offset;
     if (record.offset() < start || record.offset() >= start + slot.end) continue;
+    if (record.offset() - start + lead + into.size() > slot.end) return false;
     std::memcpy(into.data(), staging_.image(number) + (record.offset() - start) + lead,
                 into.size());
     return true;

@@ -95,7 +95,7 @@ class LogWriter {
   Status sync();
   // Seals and sends what there is, without waiting.
   void push();
-  // Copies bytes of a record that is still in a slot; false if it is not.
+  // Copies bytes of a record that is still in a slot; false if it is not, or has not so many.
   bool read(Position record, uint64_t lead, std::span<std::byte> into);
 
   ObjectId new_object() { return next_object_.fetch_add(1, std::memory_order_relaxed); }

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "engine/log/record.h"
+#include "engine/log/compression.h"
 
 namespace valfs::log {
 namespace {
@@ -11,8 +11,11 @@ namespace {
 // Up to here header and payload are fetched by one read.
 constexpr uint64_t kOneRead = 128 * 1024;
 
-Error damaged(const LogFile& file, uint64_t offset, const char* what) {
-  return {EIO, log_file_path(file.id) + ": " + what + " at offset " + std::to_string(offset)};
+// So much of a record that is read in two steps holds all but its payload, unless its name is long.
+constexpr uint64_t kHead = 2048;
+
+Error damaged(FileId file, uint64_t offset, const char* what) {
+  return {EIO, log_file_path(file) + ": " + what + " at offset " + std::to_string(offset)};
 }
 
 Result<std::vector<std::byte>> fetch(const LogFile& file, uint64_t offset, uint64_t length) {
@@ -22,13 +25,93 @@ Result<std::vector<std::byte>> fetch(const LogFile& file, uint64_t offset, uint6
   return bytes;
 }
 
+// A compressed record: its header first, which tells where the frames lie, then those that are
+// wanted; by one read if all of that is little.
+class CompressedReader {
+ public:
+  CompressedReader(const FetchRecord& fetch, const Salt& salt, const index::Extent& extent)
+      : fetch_(fetch), salt_(salt), extent_(extent) {}
+
+  Status read(uint64_t begin, std::span<std::byte> into) {
+    const uint64_t end = begin + into.size();
+    VALFS_TRY(read_head(end));
+    const auto found = decode(head_, salt_, extent_.record.offset());
+    if (!found || !is_compressed(found->record)) return damage("damaged record");
+    const auto frames = Frames::read(found->record.body, found->payload_length);
+    const bool is_it = frames && frames->raw_length() >= end &&
+                       rate_for(found->total_length, frames->raw_length()) == extent_.meta;
+    if (!is_it) return damage("damaged record");
+    const uint64_t first_chunk = frames->stored_begin(begin / kFrame) / kPayloadChunk;
+    const uint64_t from = first_chunk * kPayloadChunk;
+    const uint64_t to =
+        std::min<uint64_t>(round_up(frames->stored_begin((end - 1) / kFrame + 1), kPayloadChunk),
+                           found->payload_length);
+    VALFS_ASSIGN(const auto stored, payload(found->meta_length + from, to - from));
+    if (stored.size() < to - from) return damage("log file ends inside the record");
+    for (uint64_t at = 0; at < stored.size(); at += kPayloadChunk) {
+      const auto chunk = stored.subspan(at, std::min<uint64_t>(kPayloadChunk, stored.size() - at));
+      if (found->chunk_is(first_chunk + at / kPayloadChunk, chunk)) continue;
+      return damage("damaged payload", found->meta_length + from + at);
+    }
+    if (!frames->expand(stored, from, begin, into)) return damage("damaged frame");
+    return {};
+  }
+
+ private:
+  tl::unexpected<Error> damage(const char* what, uint64_t at = 0) const {
+    return tl::unexpected(damaged(extent_.record.file(), extent_.record.offset() + at, what));
+  }
+
+  // At least what lies before the payload. How long that is only the header tells, and where the
+  // frames are it tells too; the extent lets guess what will be wanted up to `end`.
+  Status read_head(uint64_t end) {
+    const uint64_t known_raw = std::max<uint64_t>(end, extent_.lead + extent_.length);
+    const uint64_t wanted = share(extent_.meta, std::min(round_up(end, kFrame), known_raw));
+    auto fetched = fetch_(0, wanted <= kOneRead ? std::max(wanted, kHead) : kHead);
+    // It may be a neighbour that cannot be read.
+    if (!fetched) fetched = fetch_(0, sizeof(RecordHeader));
+    VALFS_ASSIGN(head_, std::move(fetched));
+    const uint64_t meta = plausible_meta_length(head_);
+    if (meta > head_.size()) {
+      VALFS_ASSIGN(head_, fetch_(0, meta));
+    }
+    return {};
+  }
+
+  // Bytes of the record: out of what is there, or read.
+  Result<std::span<const std::byte>> payload(uint64_t from, uint64_t length) {
+    if (head_.size() >= from + length)
+      return std::span<const std::byte>(head_).subspan(from, length);
+    VALFS_ASSIGN(tail_, fetch_(from, length));
+    return std::span<const std::byte>(tail_);
+  }
+
+  const FetchRecord& fetch_;
+  const Salt& salt_;
+  const index::Extent& extent_;
+  std::vector<std::byte> head_;
+  std::vector<std::byte> tail_;
+};
+
 }  // namespace
+
+Status read_compressed(const FetchRecord& fetch, const Salt& salt, const index::Extent& extent,
+                       uint64_t skip, std::span<std::byte> into) {
+  if (into.empty()) return {};
+  return CompressedReader(fetch, salt, extent).read(extent.in_payload() + skip, into);
+}
 
 Status read_payload(const LogFile& file, const Salt& salt, const index::Extent& extent,
                     uint64_t skip, std::span<std::byte> into) {
   if (into.empty()) return {};
   const uint64_t start = extent.record.offset();
-  const uint64_t begin = extent.lead - extent.meta + skip;  // within the payload
+  if (extent.compressed != 0) {
+    const auto from_file = [&](uint64_t from, uint64_t length) {
+      return fetch(file, start + from, length);
+    };
+    return read_compressed(from_file, salt, extent, skip, into);
+  }
+  const uint64_t begin = extent.in_payload() + skip;
   const uint64_t end = begin + into.size();
   const uint64_t first_chunk = begin / kPayloadChunk;
   const uint64_t fetch_begin = first_chunk * kPayloadChunk;
@@ -42,21 +125,22 @@ Status read_payload(const LogFile& file, const Salt& salt, const index::Extent& 
   }
   VALFS_ASSIGN(const auto head, std::move(fetched));
   const auto found = decode(head, salt, start);
-  if (!found || found->meta_length != extent.meta || found->payload_length < end) {
-    return tl::unexpected(damaged(file, start, "damaged record"));
+  if (!found || is_compressed(found->record) || found->meta_length != extent.meta ||
+      found->payload_length < end) {
+    return tl::unexpected(damaged(file.id, start, "damaged record"));
   }
   const uint64_t payload_end = std::min<uint64_t>(fetch_end, found->payload_length);
   std::vector<std::byte> tail;
   std::span<const std::byte> payload;
   if (one_read) {
     if (head.size() < extent.meta + payload_end) {
-      return tl::unexpected(damaged(file, start, "log file ends inside the record"));
+      return tl::unexpected(damaged(file.id, start, "log file ends inside the record"));
     }
     payload = std::span(head).subspan(extent.meta + fetch_begin, payload_end - fetch_begin);
   } else {
     VALFS_ASSIGN(tail, fetch(file, start + extent.meta + fetch_begin, payload_end - fetch_begin));
     if (tail.size() < payload_end - fetch_begin) {
-      return tl::unexpected(damaged(file, start, "log file ends inside the record"));
+      return tl::unexpected(damaged(file.id, start, "log file ends inside the record"));
     }
     payload = tail;
   }
@@ -64,7 +148,7 @@ Status read_payload(const LogFile& file, const Salt& salt, const index::Extent& 
     const auto chunk = payload.subspan(at, std::min<uint64_t>(kPayloadChunk, payload.size() - at));
     if (!found->chunk_is(first_chunk + at / kPayloadChunk, chunk)) {
       return tl::unexpected(
-          damaged(file, start + extent.meta + fetch_begin + at, "damaged payload"));
+          damaged(file.id, start + extent.meta + fetch_begin + at, "damaged payload"));
     }
   }
   std::memcpy(into.data(), payload.data() + (begin - fetch_begin), into.size());

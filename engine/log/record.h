@@ -5,6 +5,7 @@
 //   INODE        inode     –                –            Attributes    –
 //   EXTENT       inode     offset           parent       –             bytes of the value
 //   EXTENT copy  inode     offset           parent       old Position  bytes of the value
+//    compressed  inode     offset           parent       FrameTable …  frames (compression.h)
 //   TRUNCATE     inode     new size         –            –             –
 //   ZERO         inode     offset           length       –             –
 //   NAME         cookie    inode            parent       –             –       (name: the entry's)
@@ -33,6 +34,9 @@ inline constexpr uint8_t kSums = 2;  // EXTENT of a blob's chunk sums
 // INODE: bytes of the value went with a log file that is lost. Which, only a checkpoint knows:
 // without one the whole value answers EIO until it is cut to nothing or written anew.
 inline constexpr uint8_t kLossy = 4;
+inline constexpr uint8_t kCompressed = 8;  // EXTENT copy: its payload is frames
+// EXTENT copy: compressing it did not give enough, and is not tried again.
+inline constexpr uint8_t kIncompressible = 16;
 
 // Spans and names are views; whoever makes a Record keeps what they point to.
 struct Record {

@@ -12,7 +12,7 @@ namespace {
 constexpr uint64_t kCopies = kSuperblockCopies;
 constexpr uint64_t kPairs = kCopies / 2;
 constexpr size_t kCrcBytes = offsetof(Superblock, crc);
-constexpr uint32_t kKnownIncompat = 0;
+constexpr uint32_t kKnownIncompat = Superblock::kCompressedRecords;
 
 std::vector<std::byte> block_of(const Superblock& superblock) {
   std::vector<std::byte> block(kBlock);
@@ -58,6 +58,10 @@ void seal(Superblock& superblock) {
 
 }  // namespace
 
+bool Superblock::is_from_a_newer_version() const {
+  return version != kFormatVersion || (incompat & ~kKnownIncompat) != 0;
+}
+
 std::optional<uint64_t> Superblock::cut_of(FileId file) const {
   for (uint32_t i = 0; i < cut_count; i++) {
     if (cuts[i].file == file) return cuts[i].offset;
@@ -100,7 +104,7 @@ Result<Superblock> read_superblock(storage::Storage& storage) {
                                     : "super: not the superblock of a valfs volume; if it was "
                                       "one, `valfs fsck --repair` can rebuild it from the log");
   }
-  if (newest->version != kFormatVersion || (newest->incompat & ~kKnownIncompat) != 0) {
+  if (newest->is_from_a_newer_version()) {
     return fail(EINVAL, "super: this volume needs a newer valfs (format " +
                             std::to_string(newest->version) + ")");
   }

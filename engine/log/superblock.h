@@ -19,6 +19,8 @@ struct Superblock {
   static constexpr uint64_t kMagic = 0x31505553'46464c56;  // "VLFFSUP1"
   static constexpr uint32_t kMaxCuts = 128;
   static constexpr uint32_t kFreedKept = 64;
+  // incompat: there are, or have been, compressed records in the log.
+  static constexpr uint32_t kCompressedRecords = 1;
 
   uint64_t magic = kMagic;
   uint32_t version = kFormatVersion;
@@ -43,6 +45,7 @@ struct Superblock {
   std::array<FileId, kFreedKept> freed{};
   uint32_t crc = 0;
 
+  bool is_from_a_newer_version() const;
   std::optional<uint64_t> cut_of(FileId file) const;
   // Without room for one more it is forgotten: what lies behind it then looks torn, or damaged.
   void add_cut(const Cut& cut) {

@@ -78,11 +78,27 @@ Result<ValueReader::Snapshot> ValueReader::take_snapshot(log::ObjectId id, uint6
     Part part{extent, core_.files.find(extent.record.file()), false};
     const Overlap range = overlap(extent, begin, into.size());
     // The slot may be sent and freed as soon as the lock is gone.
-    part.done = core_.writer->read(extent.record, extent.lead + range.skip,
-                                   into.subspan(range.at, range.length));
+    part.done = read_slot(part, range.skip, into.subspan(range.at, range.length));
     snapshot.parts.push_back(std::move(part));
   }
   return snapshot;
+}
+
+// Copies out of a staging slot; false if the record is in none. Copies by the cleaner are there for
+// a moment only, so that expanding them under the lock is rare.
+bool ValueReader::read_slot(const Part& part, uint64_t skip, std::span<std::byte> into) const {
+  const index::Extent& extent = part.extent;
+  if (extent.compressed == 0) {
+    return core_.writer->read(extent.record, extent.lead + skip, into);
+  }
+  if (!part.file) return false;
+  const auto from_slot = [&](uint64_t from, uint64_t length) -> Result<std::vector<std::byte>> {
+    std::vector<std::byte> bytes(length);
+    if (!core_.writer->read(extent.record, from, bytes)) return fail(ENOENT, "in no slot");
+    return bytes;
+  };
+  const log::Salt salt = core_.files.salt(*part.file);
+  return log::read_compressed(from_slot, salt, extent, skip, into).has_value();
 }
 
 Status ValueReader::fill(const Snapshot& snapshot, uint64_t begin, std::span<std::byte> into) {

@@ -33,6 +33,7 @@ class ValueReader {
   };
 
   Result<Snapshot> take_snapshot(log::ObjectId id, uint64_t begin, std::span<std::byte> into);
+  bool read_slot(const Part& part, uint64_t skip, std::span<std::byte> into) const;
   Status fill(const Snapshot& snapshot, uint64_t begin, std::span<std::byte> into);
   bool was_freed(const Snapshot& snapshot) const;
   // Both; again, if the cleaner has freed what the first snapshot points to.

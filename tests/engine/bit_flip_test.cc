@@ -38,20 +38,22 @@ using storage::SimDisk;
 // Payload and bin/ are long and all alike: CI takes one byte in so many.
 constexpr uint64_t kPayloadStride = 16;
 
-StoreOptions tiny_options(const FakeClock& clock) {
+enum class Ending {
+  kUnmounted,  // a checkpoint covers everything
+  kPowerLoss,  // no checkpoint: the log alone
+  kTailAndCheckpoint,
+  kCleaned,  // unmounted, after the cleaner has compressed what it could
+};
+
+StoreOptions tiny_options(const FakeClock& clock, Ending ending) {
   StoreOptions options = small_options(clock);
   options.slots = 2;
   options.slot_size = 32 * kKiB;
   options.log_file_size = 64 * kKiB;
   options.checkpoint_after = 1 << 30;
+  if (ending == Ending::kCleaned) options.compression = Compression::kLz4;
   return options;
 }
-
-enum class Ending {
-  kUnmounted,  // a checkpoint covers everything
-  kPowerLoss,  // no checkpoint: the log alone
-  kTailAndCheckpoint,
-};
 
 // What a store holds, by inode: so that a lost directory takes nothing but its own name along.
 struct Object {
@@ -100,7 +102,7 @@ struct Part {
 
 class Volume {
  public:
-  explicit Volume(Ending ending) {
+  explicit Volume(Ending ending) : options_(tiny_options(clock_, ending)) {
     spdlog::set_level(spdlog::level::off);
     auto store = must_open(disk_, options_);
     fill(*store, 1);
@@ -109,7 +111,12 @@ class Volume {
     }
     fill(*store, 2);
     EXPECT_TRUE(store->sync());
-    if (ending == Ending::kUnmounted) {
+    const bool closed = ending == Ending::kUnmounted || ending == Ending::kCleaned;
+    if (ending == Ending::kCleaned) {
+      EXPECT_TRUE(store->gc());
+      EXPECT_GT(store->stats().compressed_records, 3u);
+    }
+    if (closed) {
       EXPECT_TRUE(store->close());
     } else {
       // A small group that vouches for all before it.
@@ -127,7 +134,7 @@ class Volume {
       });
     });
     for (const std::string& path : disk_.files()) find_parts(path);
-    if (ending == Ending::kUnmounted) return;
+    if (closed) return;
     for (auto& [path, parts] : parts_) {
       for (Part& part : parts) {
         part.last_group = path == last_group_.first && part.begin >= last_group_.second;
@@ -236,8 +243,11 @@ class Volume {
     const log::Salt salt{head.volume.salt(), head.file, head.epoch};
     for (uint64_t offset = log::kFirstGroupOffset; offset + log::kBlock <= bytes.size();) {
       const auto header = log::decode_group_header(bytes.subspan(offset), salt, offset);
-      if (!header) break;
-      gap(offset);  // the file's header, or nothing
+      if (!header) {  // freed, or the end
+        offset += log::kBlock;
+        continue;
+      }
+      gap(offset);  // the file's header, what was freed, or nothing
       const uint64_t length = log::round_up(header->length, log::kBlock);
       const auto contents = log::read_group(bytes.subspan(offset, length), *header, salt, offset);
       EXPECT_TRUE(contents.whole);
@@ -340,7 +350,7 @@ class Volume {
 
   SimDisk disk_{{.seed = 11}};
   FakeClock clock_;
-  const StoreOptions options_ = tiny_options(clock_);
+  const StoreOptions options_;
   History history_;
   std::map<ObjectId, Tree::Id> ids_;
   std::map<ObjectId, ObjectId> blobs_;  // → inode
@@ -418,6 +428,10 @@ TEST(BitFlip, P0_P9_EveryByteOfALogWithoutCheckpoint) {
 
 TEST(BitFlip, P0_P9_EveryByteOfACheckpointAndATail) {
   Sweep(Ending::kTailAndCheckpoint).run();
+}
+
+TEST(BitFlip, P0_P9_F38_EveryByteOfACleanedVolume) {
+  Sweep(Ending::kCleaned).run();
 }
 
 }  // namespace

@@ -8,10 +8,12 @@
 // sectors. VALFS_CASE=name,name… runs one workload.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <chrono>
 #include <iostream>
 #include <sstream>
 
+#include "tests/support/compressed.h"
 #include "tests/support/crash_check.h"
 
 namespace valfs::test {
@@ -93,6 +95,13 @@ bool makes_sense(const Tree& tree, const Action& action) {
   }
 }
 
+// What all workloads start from.
+struct Settled {
+  Compression compression = Compression::kNone;
+  std::unique_ptr<SimDisk> disk;
+  History history;
+};
+
 class Bounded {
  public:
   explicit Bounded(uint64_t subsets) : subsets_(subsets), steps_(vocabulary()) {}
@@ -130,10 +139,12 @@ class Bounded {
     const char* only = std::getenv("VALFS_CASE");
     if (only != nullptr && name != only) return;
     SCOPED_TRACE("VALFS_CASE=" + name);
-    const auto disk = settled_->clone_after_process_kill(number + 1);
-    History history = before_;
+    // In every other workload, and with every other sync, what there is has been compressed.
+    const Settled& start = std::popcount(number) % 2 == 0 ? plain_ : compressed_;
+    const auto disk = start.disk->clone_after_process_kill(number + 1);
+    History history = start.history;
     FakeClock clock;
-    const StoreOptions options = small_options(clock);
+    const StoreOptions options = options_for(start.compression, clock);
     auto store = must_open(*disk, options);
     CrashCheck check(history, options, totals_, {false, false});
     uint64_t cuts = 0;
@@ -175,14 +186,22 @@ class Bounded {
     cut();
   }
 
+  static StoreOptions options_for(Compression compression, const FakeClock& clock) {
+    StoreOptions options = small_options(clock);
+    options.compression = compression;
+    return options;
+  }
+
   // The files that the workloads work on, durable.
-  std::unique_ptr<SimDisk> settle() {
+  static Settled settle(Compression compression) {
+    Settled settled;
+    settled.compression = compression;
     SimDisk disk({.seed = 1, .sector_size = 512});
     FakeClock clock;
-    auto store = must_open(disk, small_options(clock));
+    auto store = must_open(disk, options_for(compression, clock));
     for (const Action& action : std::vector<Action>{
              {Action::kCreate, "a", "", 0, 0, 0},
-             {Action::kWrite, "a", "", 0, 2000, 1},
+             {Action::kWrite, "a", "", 0, 2000, 3},
              {Action::kCreate, "b", "", 0, 0, 0},
              {Action::kWrite, "b", "", 0, 100, 2},
              {Action::kCreate, "L", "", 0, 0, 0},
@@ -193,17 +212,22 @@ class Bounded {
              {Action::kMakeDirectory, "e", "", 0, 0, 0},
              {Action::kSync, "", "", 0, 0, 0},
          }) {
-      EXPECT_TRUE(before_.run(*store, clock, action));
+      EXPECT_TRUE(settled.history.run(*store, clock, action));
+    }
+    if (compression != Compression::kNone) {
+      EXPECT_TRUE(clean_all(*store));
+      EXPECT_EQ(how_stored(*store, "a"), Stored::kCompressed);
     }
     EXPECT_TRUE(store->close());
     store.reset();
-    return disk.clone_after_power_loss(1);
+    settled.disk = disk.clone_after_power_loss(1);
+    return settled;
   }
 
   const uint64_t subsets_;
   const std::vector<Step> steps_;
-  History before_;
-  const std::unique_ptr<SimDisk> settled_ = settle();
+  const Settled plain_ = settle(Compression::kNone);
+  const Settled compressed_ = settle(Compression::kLz4);
   CrashTotals totals_;
   uint64_t workloads_ = 0;
 };

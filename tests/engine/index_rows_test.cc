@@ -118,7 +118,10 @@ TEST(IndexRows, ComeBackAsTheyWere) {
     for (int e = 0; e < i % 5 - 1; e++) {
       const uint64_t meta = 72 + random() % 1000;
       const uint64_t length = 1 + random() % 4'000'000;
-      extents.push_back({end, length, meta + (i % 2) * (random() % 1000), meta, {number() | 1}});
+      const uint64_t skip = i % 2 == 0 ? 0 : random() % 1000;
+      const bool compressed = random() % 4 == 0;
+      extents.push_back(
+          {end, length, (compressed ? 0 : meta) + skip, compressed, meta, {number() | 1}});
       end += length + random() % 3;
     }
     a.size = i % 3 == 0 || extents.empty() ? number() : extents.back().end();

@@ -31,6 +31,8 @@ StoreOptions options_for(uint64_t seed, const FakeClock& clock) {
   options.log_file_size = (seed % 3 == 0 ? 256 : 128) * kKiB;
   options.slots = seed % 5 == 0 ? 2 : 4;
   options.checkpoint_after = (seed % 2 == 0 ? 512 : 128) * kKiB;
+  if (seed % 4 == 1) options.compression = Compression::kLz4;
+  if (seed % 4 == 2) options.compression = Compression::kZstd;
   return options;
 }
 

@@ -54,6 +54,7 @@ void make_volume(SimDisk& disk, uint64_t seed) {
   FakeClock clock;
   StoreOptions options = small_options(clock);
   options.blob_threshold = 60 * kKiB;
+  if (seed % 2 == 0) options.compression = Compression::kZstd;
   auto store = must_open(disk, options);
   ActionSource source(seed, true);
   Tree tree;

@@ -51,6 +51,7 @@ StoreOptions threaded_options() {
   options.fold_extents = 8;
   options.checkpoint_after = 4 * kMiB;
   options.blob_flush = std::chrono::milliseconds(200);
+  options.compression = Compression::kLz4;
   return options;
 }
 

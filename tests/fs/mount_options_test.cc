@@ -55,6 +55,15 @@ TEST(MountOptions, ReadSizesAndTimes) {
   EXPECT_EQ(parse("cache=0").cache, 0u);
 }
 
+TEST(MountOptions, F38_ReadCompression) {
+  EXPECT_EQ(parse("").compression, Compression::kNone);
+  EXPECT_EQ(parse("compress=lz4").compression, Compression::kLz4);
+  EXPECT_EQ(parse("compress=zstd").compression, Compression::kZstd);
+  EXPECT_EQ(parse("compress=lz4,compress=none").compression, Compression::kNone);
+  EXPECT_TRUE(says(error_of("compress=gzip"), "option compress: must be none, lz4 or zstd"));
+  EXPECT_TRUE(says(error_of("compress"), "option compress needs a value: compress=none|lz4|zstd"));
+}
+
 TEST(MountOptions, RefuseBadValuesByName) {
   for (const char* list : {"size=", "size=x", "size=1.5g", "size=-1", "size=g", "size=10mb",
                            "size= 1g", "size=99999999999999999999", "size=17179869184g"}) {
@@ -195,8 +204,9 @@ TEST(MountOptions, TellWhereToLog) {
 
 TEST(MountOptions, AreAllInTheHelp) {
   const std::string help = describe_mount_options();
-  for (const char* name : {"size=", "cache=", "commit=", "log_file=", "stop_timeout=", "private",
-                           "allow_other", "default_permissions", "log=", "transport=", "fsname="})
+  for (const char* name :
+       {"size=", "cache=", "commit=", "log_file=", "compress=", "stop_timeout=", "private",
+        "allow_other", "default_permissions", "log=", "transport=", "fsname="})
     EXPECT_TRUE(says(help, std::string("  ") + name));
 }
 

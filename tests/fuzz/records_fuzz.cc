@@ -7,6 +7,7 @@
 #include "engine/base/check.h"
 #include "engine/base/crc32c.h"
 #include "engine/index/attributes.h"
+#include "engine/log/compression.h"
 #include "engine/log/superblock.h"
 #include "tests/fuzz/crcs.h"
 #include "tests/support/sim_store.h"
@@ -41,10 +42,34 @@ struct Built {
   std::string name;
 };
 
+// A table that may well fit the payload, and frames of anything.
+void build_frames(Input& input, Built& built) {
+  if (built.payload.empty()) built.payload = input.bytes(1 + input.below(200));
+  log::FrameTable table;
+  table.from = log::Position::at(static_cast<log::FileId>(1 + input.below(3)),
+                                 log::kFirstGroupOffset + number(input) * log::kRecordAlignment);
+  table.raw_length =
+      static_cast<uint32_t>(built.payload.size() + number(input) % (log::kFrame - 20'000));
+  table.algorithm = static_cast<Compression>(input.take<uint8_t>() % 4);
+  const auto length = static_cast<uint32_t>(built.payload.size());
+  built.body.clear();
+  for (const auto& bytes : {log::bytes_of(table), log::bytes_of(length)}) {
+    built.body.insert(built.body.end(), bytes.begin(), bytes.end());
+  }
+  if (input.take<uint8_t>() > 240) built.body.resize(built.body.size() - 1);
+  // Padded as the cleaner does it: else it is nonsense at once.
+  Record record = built.record;
+  record.body = built.body;
+  record.payload = built.payload;
+  const uint64_t needed = record.total_length();
+  const uint64_t total = log::share(log::rate_for(needed, table.raw_length), table.raw_length);
+  if (total - needed < 64) built.body.resize(built.body.size() + (total - needed));
+}
+
 void build(Input& input, Built& built) {
   Record& record = built.record;
   record.type = static_cast<RecordType>(input.take<uint8_t>() % 12);
-  record.flags = input.take<uint8_t>() % 8;
+  record.flags = input.take<uint8_t>() % 32;
   record.sequence = number(input);
   record.id = number(input);
   record.a = number(input);
@@ -66,6 +91,7 @@ void build(Input& input, Built& built) {
     case RecordType::kExtent:
       built.payload = input.bytes(number(input) % 20'000);
       if ((record.flags & log::kCopy) != 0) built.body = input.bytes(sizeof(log::Position));
+      if (log::is_compressed(record)) build_frames(input, built);
       break;
     default:
       built.body = input.bytes(number(input) % 64);

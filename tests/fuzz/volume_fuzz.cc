@@ -20,6 +20,7 @@ StoreOptions options() {
   options.slots = 2;
   options.slot_size = 40 * kKiB;
   options.log_file_size = 64 * kKiB;
+  options.compression = Compression::kLz4;
   return options;
 }
 
@@ -30,7 +31,7 @@ std::unique_ptr<SimDisk> make_volume() {
   auto store = test::must_open(*disk, options());
   for (int i = 0; i < 6; i++) {
     const std::string name = "f" + std::to_string(i);
-    VALFS_CHECK(test::put(*store, name, test::pattern(1, 300 * i)).has_value());
+    VALFS_CHECK(test::put(*store, name, test::pattern(i % 2 == 0 ? 3 : 1, 700 * i)).has_value());
     VALFS_CHECK(test::write(*store, name, 100, test::pattern(2, 100)).has_value());
   }
   VALFS_CHECK(test::make_directory(*store, "d").has_value());

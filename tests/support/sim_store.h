@@ -42,7 +42,9 @@ Result<std::unique_ptr<Store>> open_store(storage::SimDisk& disk, const StoreOpt
 // The same, where failure is the end of the test.
 std::unique_ptr<Store> must_open(storage::SimDisk& disk, const StoreOptions& options);
 
-// `length` bytes that differ from those of other seeds.
+// `length` bytes that differ from those of other seeds. Of every so many seeds one gives bytes that
+// can be compressed to a third, the others give noise.
+inline constexpr uint64_t kCompressibleSeeds = 3;
 Bytes pattern(uint64_t seed, size_t length);
 
 // --- what fs/ does ---
