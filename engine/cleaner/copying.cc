@@ -2,6 +2,7 @@
 // invariant 3).
 #include <algorithm>
 
+#include "engine/base/planted.h"
 #include "engine/cleaner/batch.h"
 #include "engine/recovery/file_scan.h"
 
@@ -117,7 +118,7 @@ bool Cleaner::copy(Batch& batch, log::Position position, const log::GroupContent
       if (inode == nullptr) return true;
       if (!renew_if_older(batch, record.sequence, record.id)) return false;
       // Recovery has to know which bytes in bin/ may be missing.
-      if (!blobs_.is_undurable(record.id)) return true;
+      if (!blobs_.is_undurable(record.id) || planted(Bug::kDropBlobWrites)) return true;
       return copy_as_it_is(batch, record);
     }
     case RecordType::kManifest:
@@ -137,6 +138,7 @@ bool Cleaner::copy_extent(Batch& batch, log::Position position,
   const Record& record = entry.found.record;
   const index::Inode* inode = batch.index().find(record.id);
   if (inode == nullptr) return true;
+  if (planted(Bug::kUpdateIndexBlindly)) return copy_as_it_is(batch, record);
   uint64_t live = 0;
   for (const index::Extent& extent : inode->extents.all()) {
     if (extent.record == position) live += extent.length;
@@ -145,7 +147,7 @@ bool Cleaner::copy_extent(Batch& batch, log::Position position,
   const bool part = live < entry.found.payload_length;
   if (part && !renew_if_older(batch, record.sequence, record.id)) return false;
   if (live == 0) return true;
-  if (!entry.payload_good) {
+  if (!entry.payload_good && !planted(Bug::kCopyDamage)) {
     source_.stuck = true;
     return true;
   }
@@ -156,6 +158,7 @@ bool Cleaner::copy_extent(Batch& batch, log::Position position,
     copy.a = extent.offset;
     copy.payload = record.payload.subspan(extent.lead - extent.meta, extent.length);
     copy.body = batch.keep(position);
+    if (planted(Bug::kCopyUnderNewSequence)) copy.sequence = 0;
     if (copy.name.size() > 255) copy.name = {};
     if (!batch.add(copy)) return false;
   }
@@ -164,8 +167,9 @@ bool Cleaner::copy_extent(Batch& batch, log::Position position,
 
 // The oldest file that may hold a record which this tombstone cancels; 0 if there is none.
 log::FileId Cleaner::blocker_of(const Record& record, log::GroupSequence origin) const {
+  const uint64_t least = record.id + (planted(Bug::kTombstoneOffByOne) ? 1 : 0);
   for (const Other& other : source_.others) {
-    if (other.first_group <= origin && other.highest_object >= record.id) return other.id;
+    if (other.first_group <= origin && other.highest_object >= least) return other.id;
   }
   return 0;
 }
@@ -175,6 +179,7 @@ bool Cleaner::copy_tombstone(Batch& batch, const Record& record) const {
   copy.flags |= log::kCopy;
   copy.origin = record.origin != 0 ? record.origin : source_.group;
   const log::FileId blocker = blocker_of(record, copy.origin);
+  if (planted(Bug::kDropTombstones)) return true;
   return blocker == 0 || batch.add(copy, blocker);
 }
 
@@ -194,6 +199,7 @@ bool Cleaner::renew(Batch& batch, log::ObjectId id) const {
 // before that one may go.
 bool Cleaner::renew_if_older(Batch& batch, log::RecordSequence than, log::ObjectId id) const {
   const index::Inode* inode = batch.index().find(id);
+  if (planted(Bug::kForgetAttributes)) return true;
   if (inode == nullptr || inode->sums || !inode->base || inode->base_sequence >= than) return true;
   return batch.renewed(id) || renew(batch, id);
 }
