@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "engine/base/planted.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/rooms.h"
 
@@ -18,6 +19,7 @@ constexpr uint64_t kLargestWrite = 1 * kMiB + 4 * kKiB;
 // P5: the write that follows a truncation to nothing should find room in the same group, so that
 // the two are not torn apart when the slot is full.
 Transaction::Size with_room_for_a_write(Transaction::Size size, uint64_t slot_size) {
+  if (planted(Bug::kNoRoomForTheWrite)) return size;
   return {size.bytes + std::min(kLargestWrite, slot_size / 2), size.records + 1};
 }
 
@@ -154,7 +156,7 @@ Status Store::fold_if_scattered(log::ObjectId inode) {
   std::vector<std::byte> bytes(size);
   const auto read = rooms_->values.read_uncached(inode, 0, bytes);
   // A damaged piece stays where it is; the write itself has succeeded.
-  if (!read) return {};
+  if (!read && !planted(Bug::kFoldDamage)) return {};
   auto transaction =
       Transaction::begin(core, Transaction::Size::of(2, Transaction::kSalvageName, size));
   if (!transaction) return {};
@@ -255,8 +257,10 @@ void Store::blob_removed(log::ObjectId blob, log::ObjectId inode) {
 
 void Store::sync(log::ObjectId inode, std::function<void(const Status&)> done) {
   Core& core = rooms_->core;
-  const Status flushed = inode == 0 ? rooms_->upkeep.flush_blobs(true) : flush(inode);
-  if (!flushed) return done(flushed);
+  if (!planted(Bug::kSyncForgetsLargeValues)) {
+    const Status flushed = inode == 0 ? rooms_->upkeep.flush_blobs(true) : flush(inode);
+    if (!flushed) return done(flushed);
+  }
   core.writer->sync(std::move(done));
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <random>
 
+#include "engine/base/planted.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/recovery/file_scan.h"
 #include "engine/recovery/lost_files.h"
@@ -69,6 +70,7 @@ Time wall_clock() {
 Status raise_epoch(Core& core, recovery::Recovered& recovered) {
   // What recovery has read may only be in the page cache, if just the daemon was killed.
   for (const log::LogFileRef& file : core.files.all()) {
+    if (planted(Bug::kDrainAtEndOnly)) continue;
     if (file->last_group > recovered.checkpoint_covers) VALFS_TRY(file->file->sync());
   }
   if (recovered.cuts.size() > Superblock::kMaxCuts) {
@@ -77,15 +79,17 @@ Status raise_epoch(Core& core, recovery::Recovered& recovered) {
   }
   const std::lock_guard lock(core.superblock_mutex);
   Superblock& superblock = core.superblock;
-  superblock.epoch++;
-  superblock.clean = 0;
-  superblock.set_boot_id(core.storage.boot_id());
+  if (!planted(Bug::kReuseEpoch)) superblock.epoch++;
+  if (!planted(Bug::kCleanForEver)) superblock.clean = 0;
+  if (!planted(Bug::kOldBootId)) superblock.set_boot_id(core.storage.boot_id());
   superblock.durable_group = recovered.start.next_group - 1;
   superblock.next_record = recovered.start.next_record;
   superblock.next_object = recovered.start.next_object;
   superblock.next_file = recovered.next_file;
   superblock.cut_count = static_cast<uint32_t>(recovered.cuts.size());
   std::copy(recovered.cuts.begin(), recovered.cuts.end(), superblock.cuts.begin());
+  if (planted(Bug::kForgetCuts)) superblock.cut_count = 0;
+  if (planted(Bug::kEpochInMemory)) return {};
   return log::write_superblock(core.storage, superblock);
 }
 
@@ -104,7 +108,7 @@ Status remove_unused(Core& core, recovery::Recovered& recovered) {
       VALFS_ASSIGN(const auto info, file->info());
       zeros = recovery::is_all_zeros(*file, 0, info.size);
     }
-    if (zeros) {
+    if (zeros || planted(Bug::kDeleteUnrecognised)) {
       VALFS_TRY(remove(path));
       continue;
     }
@@ -121,12 +125,15 @@ void relocate(Core& core) {
   spdlog::error("a write of the log has failed; what it held moves to a fresh log file");
   {
     const std::lock_guard lock(core.superblock_mutex);
-    for (const log::Cut& cut : core.writer->unwritten()) core.superblock.add_cut(cut);
+    for (const log::Cut& cut : core.writer->unwritten()) {
+      if (!planted(Bug::kMoveWithoutCut)) core.superblock.add_cut(cut);
+    }
     const auto written = log::write_superblock(core.storage, core.superblock);
     if (!written) return core.writer->give_up(written.error());
   }
   const std::unique_lock lock(core.state);
   core.writer->relocate([&](const log::Record& record, log::Position from, log::Position to) {
+    if (planted(Bug::kMoveLeavesIndex)) return;
     core.index.relocate(record, from,
                         {to, record.meta_length(), static_cast<uint32_t>(record.payload.size())});
   });
@@ -278,7 +285,7 @@ Status Store::close() {
   }
   VALFS_TRY(core.writer->sync());
   core.run_deferred();
-  VALFS_TRY(flushed);
+  if (!planted(Bug::kCloseForgetsErrors)) VALFS_TRY(flushed);
   VALFS_TRY(core.files.remove_spares());
   const std::lock_guard lock(core.superblock_mutex);
   core.superblock.clean = 1;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/base/planted.h"
 #include "engine/value/chunk.h"
 
 namespace valfs {
@@ -151,7 +152,7 @@ void Transaction::forget_cached(const Record& record) {
   // Whatever drops bytes may drop any of them; what a value can have cached is bounded.
   const bool drops = record.type == RecordType::kTruncate || record.type == RecordType::kZero ||
                      record.type == RecordType::kRemove;
-  if (!drops) return;
+  if (!drops || planted(Bug::kStaleCache)) return;
   const auto inode = core_->index.find(record.id);
   if (inode == nullptr) return;
   for (const index::Extent& extent : inode->extents().all()) {

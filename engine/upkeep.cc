@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "engine/base/planted.h"
+
 namespace valfs {
 namespace {
 
@@ -50,14 +52,14 @@ void Upkeep::stop() {
 // moment is awaited at which no value is between its truncation and its next write.
 void Upkeep::commit_if_due() {
   const auto since = core_.writer->undurable_since();
-  if (!since) return;
+  if (!since || planted(Bug::kNoTimedCommit)) return;
   const auto commit = core_.options.commit;
   // Leave time for a gap to close, and for the write itself.
   const auto early = commit - std::min(commit / 2, milliseconds(50));
   const auto late = commit - std::min(commit / 4, milliseconds(15));
   const auto age = core_.now() - *since;
   if (age < early) return;
-  if (age >= late) return core_.writer->push();
+  if (age >= late || planted(Bug::kCommitInTheGap)) return core_.writer->push();
   core_.truncations.run_outside(core_.now(), [this] { core_.writer->push(); });
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "engine/base/planted.h"
 #include "engine/blob/blobs.h"
 
 namespace valfs::blob {
@@ -26,7 +27,8 @@ Result<std::shared_ptr<storage::File>> create_blob(storage::Storage& storage,
 
 // File, name, and the directories that lead to it.
 Status make_durable(storage::Storage& storage, storage::File& file, const std::string& path) {
-  VALFS_TRY(file.sync());
+  if (!planted(Bug::kBlobNotSynced)) VALFS_TRY(file.sync());
+  if (planted(Bug::kBlobWithoutName)) return {};
   VALFS_TRY(storage.sync_directory(parent_of(path)));
   VALFS_TRY(storage.sync_directory(parent_of(parent_of(path))));
   return storage.sync_directory("bin");
@@ -197,7 +199,9 @@ Status Blobs::truncate(log::ObjectId inode, uint64_t size, Time now) {
   if (size < place.size) {
     blob->sums.truncate(tail_chunk + 1);
     blob->dirty.erase(blob->dirty.lower_bound(tail_chunk + 1), blob->dirty.end());
-    VALFS_TRY(core_.writer->sync());  // the file may lose its bytes only then
+    if (!planted(Bug::kShortenEarly)) {
+      VALFS_TRY(core_.writer->sync());  // the file may lose its bytes only then
+    }
   }
   const uint64_t before = allocated_in(*blob);
   if (size < place.size) VALFS_TRY(shorten(*blob, size));

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "engine/base/crc32c.h"
+#include "engine/base/planted.h"
 #include "engine/blob/blobs.h"
 
 namespace valfs::blob {
@@ -36,6 +37,7 @@ void Blobs::set_sum(Blob& blob, uint64_t chunk, uint32_t sum) {
 
 // Chunks that are overwritten in part lose their sums: what stays of them is checked before.
 Status Blobs::check_edges(Blob& blob, uint64_t begin, uint64_t end, uint64_t size) {
+  if (planted(Bug::kOverwriteUnread)) return {};
   const uint64_t first = begin / kValueChunk;
   const uint64_t last = (end - 1) / kValueChunk;
   const bool last_in_part = end % kValueChunk != 0 && end != size;
@@ -67,6 +69,7 @@ Status Blobs::mark(Blob& blob, uint64_t begin, uint64_t end, uint64_t size) {
                         blob.resummed.lower_bound(first + kRegion));
     marked_any = true;
   }
+  if (planted(Bug::kOverwriteUnmarked)) return {};
   return marked_any ? core_.writer->sync() : Status{};
 }
 

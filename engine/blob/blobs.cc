@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "engine/base/planted.h"
+
 namespace valfs::blob {
 namespace {
 
@@ -87,7 +89,7 @@ Status Blobs::may_change(const Blob& blob) const {
 // What lies behind the end must be gone for good before the value grows again over that place.
 Status Blobs::shorten(Blob& blob, uint64_t size) {
   Status done = blob.file->resize(size);
-  if (done) done = blob.file->sync();
+  if (done && !planted(Bug::kShortenNotDurable)) done = blob.file->sync();
   if (!done) blob.failure = done.error();
   return done;
 }
@@ -142,7 +144,7 @@ Result<std::vector<std::byte>> Blobs::read_chunk(Blob& blob, uint64_t chunk, uin
   VALFS_ASSIGN(const size_t got, blob.file->read(begin, bytes));
   std::fill(bytes.begin() + static_cast<ptrdiff_t>(got), bytes.end(), std::byte{0});
   const uint32_t sum = blob.sums.get(chunk);
-  if (sum != 0 && sum != chunk_sum(bytes)) {
+  if (sum != 0 && sum != chunk_sum(bytes) && !planted(Bug::kChunkUnchecked)) {
     return fail(EIO, name_of(blob.inode) + ": " + blob_path(blob.id) +
                          ": damaged chunk at offset " + std::to_string(begin));
   }
@@ -203,6 +205,7 @@ Status Blobs::append_written(Blob& blob, uint64_t offset, uint64_t length, uint6
 }
 
 void Blobs::announce(Blob& blob, Transaction& transaction, uint64_t durable_size) {
+  if (planted(Bug::kSizeUnannounced)) return;
   if (!blob.announced) transaction.blob_synced(blob.inode, durable_size);
   blob.announced = true;
 }
@@ -262,8 +265,8 @@ Status Blobs::flush(log::ObjectId inode) {
   VALFS_ASSIGN(const BlobRef blob, open(inode, place));
   if (blob->failure) return tl::unexpected(*blob->failure);
   if (!blob->undurable) return {};
-  if (auto synced = blob->file->sync(); !synced) {
-    blob->failure = synced.error();
+  if (auto synced = planted(Bug::kBlobFlushLies) ? Status{} : blob->file->sync(); !synced) {
+    if (!planted(Bug::kForgetBlobError)) blob->failure = synced.error();
     return synced;
   }
   VALFS_ASSIGN(auto transaction, Transaction::begin(core_, Transaction::Size::of(1, 0, 0),
@@ -321,6 +324,7 @@ uint64_t Blobs::allocated(log::ObjectId blob) {
 
 void Blobs::remove_later(log::ObjectId blob, log::ObjectId inode) {
   forget(inode);
+  if (planted(Bug::kRemoveBlobEarly)) (void)core_.storage.remove(blob_path(blob));
   core_.when_durable([this, blob] {
     const uint64_t bytes = std::min(allocated(blob), core_.blob_bytes.load());
     // A file that stays behind is swept at the next mount.

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstdio>
 
+#include "engine/base/planted.h"
 #include "engine/checkpoint/pages.h"
 
 namespace valfs::checkpoint {
@@ -63,7 +64,7 @@ Status put_inode(PageWriter& pages, const index::Index& index, const index::Inod
   entry.extent_count = static_cast<uint32_t>(inode.extents().all().size());
   entry.name_count = static_cast<uint32_t>(index.count_names(inode));
   if (inode.sums) entry.flags |= kSumsFlag;
-  if (inode.damaged) entry.flags |= kDamagedFlag;
+  if (inode.damaged && !planted(Bug::kCheckpointHidesDamage)) entry.flags |= kDamagedFlag;
   if (inode.lossy) entry.flags |= kLossyFlag;
   pages.put(entry);
   for (const index::Extent& extent : inode.extents().all()) pages.put(extent);
@@ -234,7 +235,7 @@ Result<uint64_t> write_checkpoint(storage::Storage& storage, const log::VolumeId
   PageWriter pages(*file, generation);
   const auto write = [&]() -> Status {
     VALFS_TRY(write_pages(pages, volume, moment, with_index));
-    VALFS_TRY(file->sync());
+    if (!planted(Bug::kCheckpointNotSynced)) VALFS_TRY(file->sync());
     return storage.sync_directory("checkpoint");
   };
   if (auto written = write(); !written) {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "engine/base/planted.h"
+
 namespace valfs::checkpoint {
 
 Status Checkpointer::flush_blobs() {
@@ -45,8 +47,8 @@ Status Checkpointer::run() {
   const uint64_t sent = core_.writer->bytes_sent();
   // The next mount does not see which bytes in bin/ the covered groups wrote: they have to be
   // durable before the checkpoint counts.
-  VALFS_TRY(flush_blobs());
-  VALFS_TRY(core_.writer->sync());
+  if (!planted(Bug::kCheckpointBeforeBlobs)) VALFS_TRY(flush_blobs());
+  if (!planted(Bug::kCheckpointBeforeLog)) VALFS_TRY(core_.writer->sync());
 
   uint64_t generation;
   {
@@ -61,7 +63,7 @@ Status Checkpointer::run() {
                                                       generation, moment, with_index));
   // The walk has seen changes that were made meanwhile. They have to be durable before the
   // checkpoint counts: it must never know more than the log.
-  VALFS_TRY(core_.writer->sync());
+  if (!planted(Bug::kCheckpointBeforeLog)) VALFS_TRY(core_.writer->sync());
   if (core_.writer->relocations() != relocations) {
     (void)core_.storage.remove(checkpoint_path(generation));  // the next one takes its place
     return fail(EAGAIN, "records moved in the log while a checkpoint was written");

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <thread>
 
+#include "engine/base/planted.h"
+
 namespace valfs::cleaner {
 namespace {
 
@@ -66,6 +68,7 @@ std::vector<log::LogFileRef> Cleaner::worth_cleaning() const {
 // Groups of a file may be cleaned up to here.
 uint64_t Cleaner::end_for(const log::LogFile& file, bool covered) const {
   const uint64_t sealed = core_.writer->sealed_end(file);
+  if (planted(Bug::kFreeBeforeCheckpoint)) return sealed;
   return covered ? std::min(sealed, checkpointer_.covered_end(file.id)) : sealed;
 }
 
@@ -203,12 +206,16 @@ Status Cleaner::give_back(uint64_t begin, log::GroupSequence last, bool whole) {
                  Transaction::begin(core_, Transaction::Size::of(1, 0, entries),
                                     log::LogWriter::Purpose::kCleaner, source_.target));
     core_.files.freed(file, begin, last + 1);
-    core_.newest_freed = std::max(core_.newest_freed, last);
-    transaction.manifest(core_.files.manifest(core_.newest_freed, whole ? file.id : 0));
+    if (!planted(Bug::kFreeBeforeCheckpoint)) {
+      core_.newest_freed = std::max(core_.newest_freed, last);
+    }
+    if (!planted(Bug::kFreeWithoutManifest)) {
+      transaction.manifest(core_.files.manifest(core_.newest_freed, whole ? file.id : 0));
+    }
     transaction.commit({});
   }
   await_no_gap();
-  VALFS_TRY(core_.writer->sync());
+  if (!planted(Bug::kFreeBeforeManifest)) VALFS_TRY(core_.writer->sync());
   if (whole) return remove(source_.file);
   return file.file->punch(from, begin - from);
 }
@@ -216,7 +223,7 @@ Status Cleaner::give_back(uint64_t begin, log::GroupSequence last, bool whole) {
 Status Cleaner::remove(const log::LogFileRef& file) {
   {
     const std::lock_guard lock(core_.superblock_mutex);
-    core_.superblock.note_freed(file->id);
+    if (!planted(Bug::kForgetFreedFiles)) core_.superblock.note_freed(file->id);
     VALFS_TRY(log::write_superblock(core_.storage, core_.superblock));
   }
   VALFS_TRY(core_.files.remove(file->id));

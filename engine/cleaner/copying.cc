@@ -2,6 +2,7 @@
 // invariant 3).
 #include <algorithm>
 
+#include "engine/base/planted.h"
 #include "engine/cleaner/batch.h"
 #include "engine/recovery/file_scan.h"
 
@@ -162,7 +163,7 @@ bool Cleaner::copy(Batch& batch, log::Position position, const log::GroupContent
       if (inode == nullptr) return true;
       if (!renew_if_older(batch, record.sequence, record.id)) return false;
       // Recovery has to know which bytes in bin/ may be missing.
-      if (!blobs_.is_undurable(record.id)) return true;
+      if (!blobs_.is_undurable(record.id) || planted(Bug::kDropBlobWrites)) return true;
       return copy_as_it_is(batch, record);
     }
     case RecordType::kManifest:
@@ -182,6 +183,7 @@ bool Cleaner::copy_extent(Batch& batch, log::Position position,
   const Record& record = entry.found.record;
   const auto inode = batch.index().find(record.id);
   if (inode == nullptr) return true;
+  if (planted(Bug::kUpdateIndexBlindly)) return copy_as_it_is(batch, record);
   uint64_t live = 0;
   for (const index::Extent& extent : inode->extents().all()) {
     if (extent.record == position) live += extent.length;
@@ -190,7 +192,7 @@ bool Cleaner::copy_extent(Batch& batch, log::Position position,
   const bool part = live < log::raw_length(record, entry.found.payload_length).value_or(UINT64_MAX);
   if (part && !renew_if_older(batch, record.sequence, record.id)) return false;
   if (live == 0) return true;
-  if (!entry.payload_good) {
+  if (!entry.payload_good && !planted(Bug::kCopyDamage)) {
     source_.stuck = true;
     return true;
   }
@@ -203,6 +205,7 @@ bool Cleaner::copy_extent(Batch& batch, log::Position position,
 bool Cleaner::copy_run(Batch& batch, log::Position position, const Record& record,
                        const index::Extent& extent) {
   Record copy = Packer::copy_of(record, extent);
+  if (planted(Bug::kCopyUnderNewSequence)) copy.sequence = 0;
   if (!batch.packer().needs_form(record, extent)) {
     copy.payload = record.payload.subspan(extent.in_payload(), extent.length);
     copy.body = batch.keep(position);
@@ -227,8 +230,9 @@ bool Cleaner::copy_run(Batch& batch, log::Position position, const Record& recor
 
 // The oldest file that may hold a record which this tombstone cancels; 0 if there is none.
 log::FileId Cleaner::blocker_of(const Record& record, log::GroupSequence origin) const {
+  const uint64_t least = record.id + (planted(Bug::kTombstoneOffByOne) ? 1 : 0);
   for (const Other& other : source_.others) {
-    if (other.first_group <= origin && other.highest_object >= record.id) return other.id;
+    if (other.first_group <= origin && other.highest_object >= least) return other.id;
   }
   return 0;
 }
@@ -238,6 +242,7 @@ bool Cleaner::copy_tombstone(Batch& batch, const Record& record) const {
   copy.flags |= log::kCopy;
   copy.origin = record.origin != 0 ? record.origin : source_.group;
   const log::FileId blocker = blocker_of(record, copy.origin);
+  if (planted(Bug::kDropTombstones)) return true;
   return blocker == 0 || batch.add(copy, blocker);
 }
 
@@ -257,6 +262,7 @@ bool Cleaner::renew(Batch& batch, log::ObjectId id) const {
 // before that one may go.
 bool Cleaner::renew_if_older(Batch& batch, log::RecordSequence than, log::ObjectId id) const {
   const auto inode = batch.index().find(id);
+  if (planted(Bug::kForgetAttributes)) return true;
   if (inode == nullptr || inode->sums || !inode->base || inode->base_sequence >= than) return true;
   return batch.renewed(id) || renew(batch, id);
 }

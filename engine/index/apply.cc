@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "engine/base/check.h"
+#include "engine/base/planted.h"
 #include "engine/index/index.h"
 
 namespace valfs::index {
@@ -109,6 +110,11 @@ void Index::apply_inode(const Record& record, const Placed& placed, Mode mode) {
 
 void Index::apply_copy(const Record& record, const Extent& extent) {
   auto inode = find(record.id);
+  if (planted(Bug::kUpdateIndexBlindly) && inode) {
+    extents_of(*inode).insert(extent, releaser());
+    live_.add(extent.record.file(), extent.own_bytes() + extent.shared_bytes());
+    return save(*inode);
+  }
   const bool sane = extent.compressed != 0 || record.body.size() == sizeof(Position);
   if (!inode || !sane) return;
   Position old;

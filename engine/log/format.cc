@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "engine/base/crc32c.h"
+#include "engine/base/planted.h"
 
 namespace valfs::log {
 
@@ -25,6 +26,8 @@ uint32_t salted_crc(const Salt& salt, uint64_t offset, std::span<const std::byte
     uint32_t volume, file, epoch, reserved;
     uint64_t offset;
   };
+  if (planted(Bug::kUnsaltedSums)) return crc32c(bytes);
+  if (planted(Bug::kMisplacedSums)) offset = 0;
   const Place place{salt.volume, salt.file, salt.epoch, 0, offset};
   return crc32c(bytes, crc32c(bytes_of(place)));
 }

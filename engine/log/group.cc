@@ -5,6 +5,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/crc32c.h"
+#include "engine/base/planted.h"
 #include "engine/log/footer.h"
 
 namespace valfs::log {
@@ -104,7 +105,10 @@ std::optional<GroupHeader> decode_group_header(std::span<const std::byte> bytes,
   if (bytes.size() < sizeof header) return std::nullopt;
   std::memcpy(&header, bytes.data(), sizeof header);
   if (header.magic != GroupHeader::kMagic || header.version != kFormatVersion) return std::nullopt;
-  if (salted_crc(salt, offset, bytes.first(kHeaderCrcBytes)) != header.crc) return std::nullopt;
+  if (salted_crc(salt, offset, bytes.first(kHeaderCrcBytes)) != header.crc &&
+      !planted(Bug::kGroupLengthUnchecked)) {
+    return std::nullopt;
+  }
   const uint64_t directory_end =
       header.directory + uint64_t{header.record_count} * sizeof(DirectoryEntry);
   if (header.directory < sizeof header || directory_end != header.length) return std::nullopt;

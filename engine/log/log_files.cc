@@ -6,6 +6,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/crc32c.h"
+#include "engine/base/planted.h"
 
 namespace valfs::log {
 namespace {
@@ -22,6 +23,7 @@ Status make_parents(storage::Storage& storage, const std::string& path) {
   const std::string first = parent_of(second);
   for (const std::string& directory : {first, second}) {
     VALFS_TRY(storage.make_directory(directory));
+    if (planted(Bug::kLogDirectoryWithoutName)) continue;
     VALFS_TRY(storage.sync_directory(parent_of(directory)));
   }
   return {};
@@ -108,6 +110,7 @@ Result<LogFileRef> LogFiles::make_file(FileId id, uint64_t size) {
       if (at == 0) std::memset(bytes.data(), 0, sizeof header);
     }
     VALFS_TRY(log_file->file->sync());
+    if (planted(Bug::kLogFileWithoutName)) return {};
     return storage_.sync_directory(parent_of(path));
   };
   if (auto written = write_all(); !written) {
@@ -264,7 +267,9 @@ Status LogFiles::trim_sealed() {
       end = file->end;
     }
     VALFS_TRY(file->file->resize(end));
-    VALFS_TRY(file->file->sync());  // whoever asked may forget the cut now
+    if (!planted(Bug::kTrimNotDurable)) {
+      VALFS_TRY(file->file->sync());  // whoever asked may forget the cut now
+    }
     {
       const std::lock_guard lock(mutex_);
       file->size = end;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "engine/base/check.h"
+#include "engine/base/planted.h"
 
 namespace valfs::log {
 namespace {
@@ -64,6 +65,7 @@ Stream LogWriter::usable_stream(const Need& need) const {
 // So many prepared files an append must leave. The cleaner has one for itself, so that it can
 // always copy what is live in a file before it frees it; deletes have another.
 size_t LogWriter::spares_kept(Purpose purpose) {
+  if (planted(Bug::kSpendTheReserve)) return 0;
   switch (purpose) {
     case Purpose::kOrdinary:
       return 2;
@@ -212,7 +214,9 @@ std::vector<index::Placed> LogWriter::append(std::span<Record> records) {
     slot.end += length;
   }
   // From here on the batch survives kill -9.
-  staging_.header(*open_).committed.store(slot.end, std::memory_order_release);
+  if (!planted(Bug::kStageAtSealOnly)) {
+    staging_.header(*open_).committed.store(slot.end, std::memory_order_release);
+  }
   files_.grew(*slot.file, slot.place.offset + group_length(slot.end, slot.summary.record_count()),
               slot.place.sequence, slot.highest_object);
   attested_ = false;
@@ -246,8 +250,9 @@ uint32_t LogWriter::close_open() {
 
 // Closes the group in its slot; the next one follows it.
 void LogWriter::seal(Slot& slot, std::byte* image) {
+  const GroupSequence watermark = planted(Bug::kWatermarkAhead) ? slot.place.sequence : durable_;
   const GroupHeader header =
-      seal_group(image, slot.end, slot.summary, slot.place, durable_, next_record_, next_object());
+      seal_group(image, slot.end, slot.summary, slot.place, watermark, next_record_, next_object());
   slot.length = round_up(header.length, kBlock);
   slot.state = State::kSealed;
   files_.grew(*slot.file, slot.place.offset + slot.length, slot.place.sequence,
@@ -276,6 +281,7 @@ void LogWriter::note_sent(uint32_t number) {
   in_flight_++;
   groups_sent_++;
   bytes_sent_ += slots_[number].length;
+  if (planted(Bug::kFreeSlotWhenSent)) staging_.header(number).committed.store(0);
 }
 
 bool LogWriter::may_send() const {
@@ -296,6 +302,7 @@ void LogWriter::completed(uint32_t number, Status status) {
   bool trouble = false;
   {
     const Lock lock(mutex_);
+    if (planted(Bug::kIgnoreWriteError)) status = Status{};
     slots_[number].state = status ? State::kWritten : State::kSealed;
     if (!status && !failure_) {
       // What was moved once and fails again has no better place to go to.
@@ -304,6 +311,9 @@ void LogWriter::completed(uint32_t number, Status status) {
       } else if (!trouble_seen_) {
         trouble_seen_ = status.error();
       }
+    }
+    if (planted(Bug::kAcknowledgeOutOfOrder) && status) {
+      durable_ = std::max(durable_, slots_[number].place.sequence);
     }
     calls = advance();
     // Nothing is sent while there is trouble, so the last one that comes back stays the last.
@@ -382,6 +392,7 @@ GroupSequence LogWriter::seal() {
 
 void LogWriter::attest() {
   const Lock lock(mutex_);
+  if (planted(Bug::kNoAttestation)) return;
   if (failure_ || attested_ || reserved_ || open_has_records() || in_flight_ > 0) return;
   if (!open_ && !room({0, 0, Purpose::kOrdinary, Stream::kUser})) return;
   seal_open();

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "engine/base/check.h"
+#include "engine/base/planted.h"
 #include "engine/log/log_writer.h"
 
 namespace valfs::log {
@@ -50,7 +51,9 @@ void LogWriter::leave_unwritten_files() {
   };
   for (const uint32_t number : in_order_) note(slots_[number]);
   if (open_) note(slots_[*open_]);
-  for (const auto& [file, end] : ends) files_.cut_back(*file, end, durable_);
+  for (const auto& [file, end] : ends) {
+    if (!planted(Bug::kMoveLeavesEnd)) files_.cut_back(*file, end, durable_);
+  }
   for (const Stream stream : {Stream::kUser, Stream::kWarm, Stream::kCold}) {
     if (active(stream).file && ends.count(active(stream).file) > 0) leave_file(stream);
   }
@@ -83,7 +86,7 @@ void LogWriter::relocate_slot(uint32_t from, uint32_t to, const Moved& moved) {
     std::vector<ManifestEntry> manifest;
     if (record.type == RecordType::kManifest) {
       manifest = entries_of(record.payload);
-      files_.amend(manifest);
+      if (!planted(Bug::kMoveLeavesManifest)) files_.amend(manifest);
       record.payload = std::as_bytes(std::span(manifest));
     }
     const uint32_t crc =

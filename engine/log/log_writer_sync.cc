@@ -1,12 +1,14 @@
 // Waiting until what was appended is durable (log_writer.h).
 #include <algorithm>
 
+#include "engine/base/planted.h"
 #include "engine/log/log_writer.h"
 
 namespace valfs::log {
 
 GroupSequence LogWriter::last_with_records() const {
-  return open_has_records() ? slots_[*open_].place.sequence : last_sealed_;
+  const bool open = open_has_records() && !planted(Bug::kSyncForgetsOpenGroup);
+  return open ? slots_[*open_].place.sequence : last_sealed_;
 }
 
 void LogWriter::sync(Done done) {
@@ -25,7 +27,8 @@ void LogWriter::call_when_durable(GroupSequence target, Done done) {
     const Lock lock(mutex_);
     if (failure_) {
       now = tl::unexpected(*failure_);
-    } else if (durable_ >= target) {
+      if (planted(Bug::kReportFailureOnce)) failure_.reset();
+    } else if (durable_ >= target || planted(Bug::kAcknowledgeWhenSent)) {
       now = Status{};
     } else {
       const auto later = std::upper_bound(

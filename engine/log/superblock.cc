@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/base/crc32c.h"
+#include "engine/base/planted.h"
 
 namespace valfs::log {
 namespace {
@@ -29,7 +30,8 @@ std::optional<Superblock> read_copy(storage::File& file, uint64_t copy, bool& ou
   std::memcpy(&superblock, block.data(), sizeof superblock);
   if (superblock.magic != Superblock::kMagic) return std::nullopt;
   ours = true;
-  if (superblock.crc != crc32c(bytes_of(superblock).first(kCrcBytes))) return std::nullopt;
+  const bool whole = superblock.crc == crc32c(bytes_of(superblock).first(kCrcBytes));
+  if (!whole && !planted(Bug::kSuperblockUnchecked)) return std::nullopt;
   return superblock;
 }
 
@@ -46,6 +48,7 @@ Status write_copies(storage::File& file, const Superblock& superblock, uint64_t 
     const uint64_t pair = (first + i) % kPairs;
     VALFS_TRY(file.write(pair * 2 * kBlock, block));
     VALFS_TRY(file.write((pair * 2 + 1) * kBlock, block));
+    if (planted(Bug::kSuperblockOneSync) && i + 1 < kPairs) continue;
     VALFS_TRY(file.sync());
   }
   return {};
@@ -88,7 +91,7 @@ std::optional<Superblock> SuperblockCopies::newest() const {
 
 SuperblockCopies read_superblock_copies(storage::File& file) {
   SuperblockCopies result;
-  for (uint64_t copy = 0; copy < kCopies; copy++) {
+  for (uint64_t copy = 0; copy < (planted(Bug::kSuperblockOneCopy) ? 1 : kCopies); copy++) {
     result.copies[copy] = read_copy(file, copy, result.ours);
   }
   return result;
@@ -118,7 +121,7 @@ Status write_superblock(storage::Storage& storage, Superblock& superblock) {
   // written first have to be on the disk before.
   VALFS_TRY(file->sync());
   // A power cut may have torn the last pair: then the first is all there is.
-  const uint64_t first = has_whole_copy(*file, 1) ? 0 : 1;
+  const uint64_t first = has_whole_copy(*file, 1) || planted(Bug::kSuperblockFirstPair) ? 0 : 1;
   seal(superblock);
   return write_copies(*file, superblock, first);
 }
@@ -132,6 +135,7 @@ Status create_superblock(storage::Storage& storage, Superblock& superblock) {
   seal(superblock);
   VALFS_TRY(write_copies(*file, superblock, 0));
   VALFS_TRY(storage.rename(temporary, kSuperblockPath));
+  if (planted(Bug::kSuperblockWithoutName)) return {};
   return storage.sync_directory("");
 }
 

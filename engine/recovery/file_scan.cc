@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "engine/base/crc32c.h"
+#include "engine/base/planted.h"
 
 namespace valfs::recovery {
 namespace {
@@ -166,7 +167,7 @@ std::vector<std::byte> read_stretch(storage::File& file, uint64_t begin, uint64_
     const auto block = std::span(bytes).subspan(at - begin, std::min(kBlock, end - at));
     const auto part = file.read(at, block);
     const bool whole = part && (*part == block.size() || ended_at(at + *part));
-    unreadable |= !whole;
+    unreadable |= !whole && !planted(Bug::kEioEndsLog);
     std::fill(block.begin() + static_cast<ptrdiff_t>(whole ? *part : 0), block.end(), std::byte{0});
   }
   return bytes;
@@ -266,12 +267,16 @@ std::optional<FileScan> scan_by_footer(const log::LogFileRef& file, const log::S
     const bool as_told = header && header->crc == entry.crc && header->sequence == entry.sequence &&
                          round_up(header->length, kBlock) == group.length &&
                          (at == 0 || at == group.offset);
+    if (planted(Bug::kBelieveFooters) && !as_told) {
+      at = group.offset + group.length;
+      continue;
+    }
     // What the cleaner has freed at the beginning of a file is not damage.
     if (!as_told && at == 0) continue;
     if (!as_told) return std::nullopt;
     group.header = *header;
     note_contents(scan, group, log::read_group(image, *header, salt, group.offset, true));
-    if (!group.whole) return std::nullopt;
+    if (!group.whole && !planted(Bug::kBelieveFooters)) return std::nullopt;
     at = group.offset + group.length;
     scan.groups.push_back(std::move(group));
   }
@@ -309,6 +314,7 @@ FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t 
     }
     const auto block = read_stretch(*file->file, offset, offset + kBlock, scan.unreadable);
     if (log::is_footer_block(block, salt, offset)) break;  // behind it there are no groups
+    if (planted(Bug::kFirstBadSumEndsLog)) break;
     const uint64_t next = find_group(*file->file, salt, offset + kBlock, to, scan.unreadable);
     if (next >= to && is_rest_of_footer(file, offset, to, scan.unreadable)) break;
     const size_t known = scan.stretches.size();

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <set>
 
+#include "engine/base/planted.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/log/staging.h"
 #include "engine/recovery/replay.h"
@@ -63,7 +64,7 @@ class Recovery {
  private:
   // Promise P1: what a killed daemon had accepted goes to where it was bound for.
   Status drain_staging() {
-    if (superblock_.clean != 0) return {};
+    if (superblock_.clean != 0 || planted(Bug::kDropStaging)) return {};
     auto memory = storage_.find_staging(staging_name(superblock_.volume));
     if (!memory) {
       if (memory.error().code != ENOENT) return tl::unexpected(memory.error());
@@ -74,7 +75,7 @@ class Recovery {
       }
       return {};
     }
-    if (!result_.same_boot) {
+    if (!result_.same_boot && !planted(Bug::kTrustOldStaging)) {
       warn(
           "the machine was restarted without unmounting: what was written in the last moments and "
           "not synced is lost");
@@ -108,7 +109,7 @@ class Recovery {
     const auto& file = *opened;
     if (!holds(*file, group)) {
       VALFS_TRY(file->write(group.place.offset, group.image));
-      VALFS_TRY(file->sync());
+      if (!planted(Bug::kDrainAtEndOnly)) VALFS_TRY(file->sync());
       result_.drained++;
     }
     return {};
@@ -197,6 +198,7 @@ class Recovery {
   // new one): the copies it made stand for records that cannot be replayed any more. All records
   // together, by sequence, still give the index.
   bool checkpoint_is_outrun() const {
+    if (planted(Bug::kOutrunCheckpoint)) return false;
     return result_.used_checkpoint && manifest_.newest_freed() > result_.checkpoint_covers;
   }
 
@@ -260,6 +262,7 @@ class Recovery {
     }
     std::sort(found.begin(), found.end(),
               [](const auto& a, const auto& b) { return a.first->group > b.first->group; });
+    if (planted(Bug::kOldestManifest)) std::reverse(found.begin(), found.end());
     manifest_lost_ = false;
     for (const auto& [manifest, scan] : found) {
       if (manifest->good) {
@@ -309,7 +312,7 @@ class Recovery {
 
   // What the cleaner had freed may be there still, or in part: it no longer counts.
   void drop_freed(Verdict& verdict) {
-    if (manifest_.group() == 0) return;
+    if (manifest_.group() == 0 || planted(Bug::kFreedComesBack)) return;
     std::erase_if(verdict.kept, [this](const FoundGroup& group) {
       return group.header.sequence < manifest_.group() &&
              manifest_.freed(group.file->id, group.offset + group.length);
@@ -359,6 +362,12 @@ class Recovery {
     for (const Stretch& stretch : verdict.damaged) {
       stretch.file->end = std::max(stretch.file->end, stretch.end);
       stretch.file->highest_object = UINT64_MAX;  // what it held is not known
+    }
+    if (planted(Bug::kReuseRecordSequences)) {
+      result_.start.next_record = superblock_.next_record;
+    }
+    if (planted(Bug::kReuseObjectIds)) {
+      result_.start.next_object = std::max(superblock_.next_object, index::kFirstObject);
     }
     log::LogFileRef last;
     for (const log::LogFileRef& file : opened_) {

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "engine/base/check.h"
+#include "engine/base/planted.h"
 
 namespace valfs::recovery {
 
@@ -95,6 +96,7 @@ void Replay::take(const log::LogFile& file, uint64_t group_offset,
 
 void Replay::apply_kept() {
   std::sort(kept_.begin(), kept_.end(), [](const Kept& a, const Kept& b) {
+    if (planted(Bug::kReplayAsFound)) return a.order < b.order;
     return a.sequence != b.sequence ? a.sequence < b.sequence : a.order < b.order;
   });
   for (const Kept& kept : kept_) {
@@ -158,6 +160,7 @@ void Replay::mark_lost() {
     const bool value = blob || lost.type == RecordType::kExtent ||
                        lost.type == RecordType::kTruncate || lost.type == RecordType::kZero ||
                        lost.type == RecordType::kBlobWrite;
+    if (planted(Bug::kForgetLostRecords)) continue;
     if (inode != nullptr && value && !inode->damaged) {
       index_.update(lost.id, [](index::Inode& damaged) {
         damaged.damaged = true;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/base/planted.h"
+
 namespace valfs::recovery {
 namespace {
 
@@ -20,7 +22,9 @@ class Judge {
     for (const FileScan& scan : scans_) {
       verdict_.unreadable |= scan.unreadable;
       for (const FoundGroup& group : scan.groups) {
-        verdict_.watermark = std::max(verdict_.watermark, group.header.watermark);
+        if (!planted(Bug::kNoWatermark)) {
+          verdict_.watermark = std::max(verdict_.watermark, group.header.watermark);
+        }
         if (group.header.sequence >= evidence.first) groups_.push_back(group);
       }
     }
@@ -47,7 +51,8 @@ class Judge {
       if (!open) break;
       const bool gone =
           is_freed(group.header.sequence, group.file->id, group.offset + group.length);
-      if (!group.whole && !gone && group.header.sequence > verdict_.watermark) break;
+      const bool torn = !group.whole && !gone && group.header.sequence > verdict_.watermark;
+      if (torn && !planted(Bug::kKeepTornGroup)) break;
       if (!group.whole && !gone) verdict_.damaged_groups++;
       // What was punched out in part is as good as gone.
       if (group.whole || !gone) verdict_.kept.push_back(group);
@@ -74,7 +79,7 @@ class Judge {
   }
 
   Status check_file(log::FileId file, uint64_t end) {
-    if (evidence_.freed.count(file) > 0) return {};
+    if (evidence_.freed.count(file) > 0 || planted(Bug::kMissingLogFile)) return {};
     const auto there = evidence_.present.find(file);
     const bool whole = there != evidence_.present.end() && there->second >= end;
     if (!whole && evidence_.missing == MissingFile::kAccept) {
@@ -104,7 +109,7 @@ class Judge {
     // missing, the places where it lay will show it. The same for what a repair has given up: it
     // may not have known where that lay.
     if (!end || is_freed(last_missing, end.file(), end.offset())) return {};
-    if (missing > verdict_.watermark) {
+    if (missing > verdict_.watermark && !planted(Bug::kKeepBehindHole)) {
       open = false;  // unacknowledged groups that completed out of order
       return {};
     }

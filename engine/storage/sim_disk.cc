@@ -1,6 +1,7 @@
 #include "engine/storage/sim_disk.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -197,7 +198,18 @@ void SimDisk::detach_staging() {
   for (auto& [name, pages] : staging_) pages = std::make_shared<Pages>(*pages);
 }
 
+namespace {
+
+std::atomic<uint64_t> all_crashes{0};
+
+}  // namespace
+
+uint64_t SimDisk::crashes() {
+  return all_crashes;
+}
+
 void SimDisk::restart(CrashKind kind) {
+  all_crashes++;
   if (powered_) stop();
   apply_in_flight(kind);
   if (kind == CrashKind::kPowerLoss) {

@@ -129,6 +129,8 @@ class SimDisk final : public Storage {
   // A disk as restart() would leave this one, which goes on as it was. Cheap.
   std::unique_ptr<SimDisk> clone_after_power_loss(uint64_t seed) const;
   std::unique_ptr<SimDisk> clone_after_process_kill(uint64_t seed) const;
+  // So many crashes there have been in this process, of all disks.
+  static uint64_t crashes();
   // Is asked about every operation. Empty: no faults.
   void set_fault(Fault fault) { fault_ = std::move(fault); }
 

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <iostream>
 
 #include "tests/support/crash_check.h"
@@ -91,7 +92,10 @@ void run_cuts(uint64_t salt, size_t sector_size, bool large) {
     histories++;
   }
   std::cout << totals.text(start) << "; " << histories << " histories from seed " << first << "\n";
-  if (wanted < 1000 || ::testing::Test::HasFailure()) return;
+  // A bug that was planted counts as found if a promise is broken, not if this is.
+  const char* bug = std::getenv("VALFS_BUG");
+  const bool has_bug = bug != nullptr && *bug != '\0';
+  if (wanted < 1000 || has_bug || ::testing::Test::HasFailure()) return;
   // The test is worth nothing if it does not reach what it is about.
   EXPECT_GT(totals.in_cleaner, wanted / 50);
   EXPECT_GT(totals.in_checkpoint, wanted / 50);
