@@ -49,6 +49,11 @@ class Judge {
       const FoundGroup& group = groups_[next];
       VALFS_TRY(meet_missing(group, open));
       if (!open) break;
+      // What is missing before it is accounted for, even if the group itself turns out to be torn.
+      if (group.header.sequence > expected_) {
+        expected_ = group.header.sequence;
+        verdict_.end = expected_ - 1;
+      }
       const bool gone =
           is_freed(group.header.sequence, group.file->id, group.offset + group.length);
       const bool torn = !group.whole && !gone && group.header.sequence > verdict_.watermark;

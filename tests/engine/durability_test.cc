@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 
+#include "engine/log/group.h"
 #include "engine/log/superblock.h"
 #include "tests/support/tree_model.h"
 
@@ -18,6 +20,25 @@ std::unique_ptr<Store> open_after(SimDisk& disk, CrashKind kind, std::unique_ptr
   store.reset();
   disk.restart(kind);
   return must_open(disk, options);
+}
+
+// Overwrites each group that holds a manifest.
+void destroy_manifests(SimDisk& disk, const std::string& path) {
+  const Bytes bytes = *disk.contents(path);
+  log::LogFileHeader head;
+  std::memcpy(&head, bytes.data(), sizeof head);
+  const log::Salt salt{head.volume.salt(), head.file, head.epoch};
+  for (uint64_t at = log::kFirstGroupOffset; at + log::kBlock <= bytes.size(); at += log::kBlock) {
+    const auto rest = std::span(bytes).subspan(at);
+    const auto header = log::decode_group_header(rest, salt, at);
+    if (!header) continue;
+    const auto contents = log::read_group(rest, *header, salt, at);
+    for (const auto& entry : contents.records) {
+      if (entry.found.record.type != log::RecordType::kManifest) continue;
+      ASSERT_TRUE(disk.corrupt(path, at, pattern(at, header->length)));
+      break;
+    }
+  }
 }
 
 // While four groups are on their way the next one gathers company: whoever syncs then waits for it.
@@ -192,6 +213,53 @@ TEST(Durability, P9_ABlobWhoseNameIsDamagedStays) {
   EXPECT_TRUE(std::any_of(paths.begin(), paths.end(), [&](const std::string& path) {
     return path.rfind("bin/", 0) == 0 && same_bytes(*disk.contents(path), value);
   }));
+}
+
+// A log file was freed, and what said so is damaged: nobody takes it for lost.
+TEST(Durability, P9_AFreedLogFileIsNotMissed) {
+  SimDisk disk({});
+  auto store = must_open(disk, small_options());
+  for (uint64_t round = 0; round < 3; round++) {
+    for (uint64_t i = 0; i < 40; i++) {
+      ASSERT_TRUE(put(*store, "f" + std::to_string(i), pattern(round * 100 + i, 9000)));
+    }
+  }
+  ASSERT_TRUE(store->gc());
+  ASSERT_GT(store->stats().cleaned_files, 0u);
+  store.reset();
+  disk.restart(CrashKind::kPowerLoss);
+  for (const std::string& path : disk.files()) {
+    if (path.rfind("checkpoint/", 0) == 0) {
+      ASSERT_TRUE(disk.erase(path));
+    } else if (path.rfind("wal/", 0) == 0) {
+      destroy_manifests(disk, path);
+    }
+  }
+  const auto opened = open_store(disk, small_options());
+  ASSERT_TRUE(opened) << opened.error().what;
+  EXPECT_GT((*opened)->stats().damaged_groups, 0u);
+}
+
+// A blob is overwritten and grows, and of that only the records are durable: its size falls back to
+// what was synced, not below.
+TEST(Durability, P2_ABlobThatGrewIsNoShorterThanAtItsSync) {
+  for (uint64_t seed = 1; seed <= 10; seed++) {
+    SimDisk disk({.seed = seed});
+    auto store = must_open(disk, small_options());
+    const Bytes value = pattern(1, 100'000);
+    ASSERT_TRUE(put(*store, "a", value));
+    ASSERT_TRUE(store->sync());
+    ASSERT_TRUE(store->checkpoint());
+    ASSERT_TRUE(write(*store, "a", 0, pattern(2, 100)));
+    ASSERT_TRUE(append(*store, "a", pattern(3, 5000)));
+    ASSERT_TRUE(put(*store, "other", pattern(4, 100)));
+    ASSERT_TRUE(sync(*store, "other"));  // the log, not the bytes of a
+    store = open_after(disk, CrashKind::kPowerLoss, store, small_options());
+    const auto found = get(*store, "a");
+    ASSERT_TRUE(found) << found.error().what;
+    ASSERT_GE(found->size(), value.size()) << seed;
+    EXPECT_TRUE(std::equal(value.begin() + 100, value.end(), found->begin() + 100)) << seed;
+  }
 }
 
 // Folding a value reads all of it: what cannot be read stays as it is.

@@ -193,6 +193,27 @@ TEST_F(DecisionTable, Row4ATornTailIsTheEnd) {
   EXPECT_EQ(store->stats().dropped_groups, 1u);
 }
 
+// The mount took the damaged group for a lost log file, and refused.
+TEST_F(DecisionTable, Row1DamageBeforeATornTail) {
+  fill();
+  destroy(group_of(kCount - 2));
+  const OnDisk last = group_of(kCount - 1);
+  ASSERT_TRUE(disk_.corrupt(last.path, last.offset + 1000, pattern(9, 100)));
+  auto opened = open_store(disk_, small_options());
+  ASSERT_TRUE(opened) << opened.error().what;
+  EXPECT_EQ((*opened)->stats().damaged_groups, 1u);
+  EXPECT_EQ((*opened)->stats().dropped_groups, 1u);
+  EXPECT_EQ(count_values(**opened), kCount - 2);
+  ASSERT_TRUE(put(**opened, "more", value(7)));
+  ASSERT_TRUE((*opened)->sync());
+  (*opened).reset();
+  disk_.restart(CrashKind::kPowerLoss);
+  const auto again = open_store(disk_, small_options());
+  ASSERT_TRUE(again) << again.error().what;
+  EXPECT_EQ(*get(**again, "more"), value(7));
+  EXPECT_EQ(count_values(**again), kCount - 2);
+}
+
 TEST_F(DecisionTable, Row5AReadErrorIsNotTheEndOfTheLog) {
   fill();
   const OnDisk bad = group_of(2);

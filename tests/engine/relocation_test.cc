@@ -68,8 +68,11 @@ TEST(Relocation, P2_P8_OneFailedWriteLosesNothing) {
 // and not call freed what was moved to a file that they do not know.
 TEST(Relocation, P2_AFailedWriteWhileCleaning) {
   for (int n = 1; n <= 60; n++) {
-    for (const bool without_checkpoint : {false, true}) {
-      SCOPED_TRACE("write " + std::to_string(n));
+    // Later manifests would hide what is wrong with one that has moved: half of the time there are
+    // none.
+    for (const auto& [without_checkpoint, at_once] :
+         {std::pair(false, false), {false, true}, {true, false}, {true, true}}) {
+      SCOPED_TRACE("write " + std::to_string(n) + (at_once ? ", then power loss" : ""));
       StoreOptions options = small_options();
       options.log_file_size = 96 * kKiB;
       SimDisk disk({.seed = static_cast<uint64_t>(n)});
@@ -84,6 +87,7 @@ TEST(Relocation, P2_AFailedWriteWhileCleaning) {
           ASSERT_TRUE(remove(*store, "f" + std::to_string(file)));
         }
         write_some(*store, file, file + 1);
+        if (at_once && store->stats().relocations > 0) break;
       }
       ASSERT_TRUE(store->sync());
       expect_all(*store, 60);
