@@ -103,7 +103,7 @@ TEST(IndexRows, ComeBackAsTheyWere) {
     a.device = i % 2 == 0 ? 0 : number();
     a.blob = i % 2 == 0 ? 0 : number();
     const auto time = [&]() -> Time {
-      return {static_cast<int64_t>(number()) - static_cast<int64_t>(number()),
+      return {static_cast<int64_t>(number() - number()),
               static_cast<uint32_t>(random() % 1'000'000'000)};
     };
     a.set_modified(time());
