@@ -128,7 +128,8 @@ log::GroupSequence write_file(SimDisk& disk, Input& input, const log::VolumeId& 
       end += length;
     }
     sequence += input.take<uint8_t>() > 240 ? number(input) : 1;
-    const log::GroupPlace place{salt, file.size(), sequence, number(input), 0};
+    const log::GroupPlace place{
+        salt, file.size(), sequence, static_cast<log::Stream>(input.below(4)), number(input), 0};
     const auto header = log::seal_group(image.data(), end, summary, place,
                                         input.below(2) == 0 ? sequence - 1 : number(input),
                                         number(input), number(input));

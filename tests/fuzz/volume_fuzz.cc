@@ -109,9 +109,7 @@ void use(Store& store) {
     index.for_each_inode([&](const index::Inode& inode) {
       values.emplace_back(inode.id, inode.attributes.size);
       (void)index.path_of(inode.id);
-      for (const auto* name = index.next_child(inode, 0); name != nullptr;
-           name = index.next_child(inode, name->cookie)) {
-      }
+      index.for_each_child(inode, [](const index::Name&) {});
     });
   });
   for (const auto& [inode, size] : values) {
