@@ -35,7 +35,7 @@ struct Core {
   std::unique_ptr<log::LogWriter> writer;
   cache::ValueCache cache;
 
-  std::mutex superblock_mutex;
+  mutable std::mutex superblock_mutex;
   log::Superblock superblock;
 
   // One for many inodes: exclusive to change a value, shared to read one that lies in bin/.

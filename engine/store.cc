@@ -313,8 +313,11 @@ StoreStats Store::stats() const {
     stats.names = core.index.name_count();
     stats.live_bytes = core.index.live().total();
   }
-  stats.volume = core.superblock.volume.text();
-  stats.epoch = core.superblock.epoch;
+  {
+    const std::lock_guard lock(core.superblock_mutex);
+    stats.volume = core.superblock.volume.text();
+    stats.epoch = core.superblock.epoch;
+  }
   stats.io = core.storage.description();
   const auto usage = core.files.usage();
   stats.log_files = usage.files;
