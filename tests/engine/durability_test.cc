@@ -215,6 +215,45 @@ TEST(Durability, P9_ABlobWhoseNameIsDamagedStays) {
   }));
 }
 
+// What was written first and is copied later is no younger for it: else a replay of all records
+// would give the value the time of the write, and not the one that was set since.
+TEST(Durability, P3_TimesOutliveCleaning) {
+  constexpr Time kSet{2'000'000, 7};
+  SimDisk disk({});
+  auto store = must_open(disk, small_options());
+  for (uint64_t i = 0; i < 40; i++) {
+    ASSERT_TRUE(put(*store, "f" + std::to_string(i), pattern(i, 9000)));
+  }
+  const log::ObjectId inode = look_up(*store, "f7");
+  index::Attributes attributes = attributes_of(*store, inode);
+  attributes.touch(kSet);
+  {
+    auto transaction = store->begin(Transaction::Size::of(1, 0, 0));
+    ASSERT_TRUE(transaction);
+    transaction->put(inode, attributes);
+    transaction->commit(kSet);
+  }
+  for (uint64_t i = 0; i < 40; i++) {
+    if (i != 7) {
+      ASSERT_TRUE(put(*store, "f" + std::to_string(i), pattern(i, 9000)));
+    }
+  }
+  ASSERT_TRUE(store->gc());
+  ASSERT_GT(store->stats().copied_bytes, 9000u);
+  ASSERT_TRUE(store->close());
+  store.reset();
+  for (const std::string& path : disk.files()) {
+    if (path.rfind("checkpoint/", 0) == 0) {
+      ASSERT_TRUE(disk.erase(path));
+    }
+  }
+  store = must_open(disk, small_options());
+  EXPECT_FALSE(store->stats().used_checkpoint);
+  EXPECT_EQ(attributes_of(*store, inode).modified(), kSet);
+  EXPECT_EQ(attributes_of(*store, inode).changed(), kSet);
+  EXPECT_EQ(*get(*store, "f7"), pattern(7, 9000));
+}
+
 // A log file was freed, and what said so is damaged: nobody takes it for lost.
 TEST(Durability, P9_AFreedLogFileIsNotMissed) {
   SimDisk disk({});
