@@ -44,13 +44,17 @@ std::optional<uint64_t> Manifest::end_of(FileId file) const {
 }
 
 bool Manifest::gone(FileId file) const {
-  return group_ != 0 && find(file) == nullptr && file <= newest_file_;
+  if (group_ == 0 || find(file) != nullptr) return false;
+  if (newest_file_ != 0) return file <= newest_file_;
+  // One that was written before manifests had a newest file knows what it lists.
+  return !entries_.empty() && file < entries_.back().file;
 }
 
 bool Manifest::freed(FileId file, uint64_t end) const {
   if (group_ == 0) return false;
   const ManifestEntry* entry = find(file);
-  return entry == nullptr ? file <= newest_file_ : end <= entry->begin * kBlock;
+  if (entry != nullptr) return end <= entry->begin * kBlock;
+  return newest_file_ == 0 || file <= newest_file_;
 }
 
 }  // namespace valfs::log
