@@ -1,5 +1,6 @@
 #include "fs/command.h"
 
+#include <CLI/CLI.hpp>
 #include <cerrno>
 #include <climits>
 #include <cstdlib>

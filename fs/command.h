@@ -1,7 +1,6 @@
 // The command `valfs`: subcommands, each in a file of its own.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <string>
 #include <vector>
@@ -9,6 +8,10 @@
 #include "engine/base/status.h"
 #include "fs/daemon.h"
 #include "fs/mount_table.h"
+
+namespace CLI {
+class App;
+}
 
 namespace valfs::fs {
 

@@ -1,6 +1,7 @@
 // valfs dump: what lies in a data directory, line by line.
 #include <sys/stat.h>
 
+#include <CLI/CLI.hpp>
 #include <charconv>
 #include <cstdio>
 #include <filesystem>

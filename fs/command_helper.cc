@@ -1,4 +1,5 @@
 // The programs that mount(8) and umount(8) call for file systems of type fuse.valfs.
+#include <CLI/CLI.hpp>
 #include <memory>
 #include <string_view>
 

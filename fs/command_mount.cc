@@ -1,6 +1,7 @@
 // valfs mount
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <memory>
 #include <utility>
 

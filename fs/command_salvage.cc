@@ -1,6 +1,7 @@
 // valfs salvage: gets out what the records of a log hold, when nothing else is left.
 #include <sys/stat.h>
 
+#include <CLI/CLI.hpp>
 #include <cerrno>
 #include <climits>
 #include <cstdio>

@@ -1,6 +1,7 @@
 // valfs scrub: reads everything in a volume and checks it, mounted or not.
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <cerrno>
 #include <climits>
 #include <cstdio>

@@ -1,5 +1,6 @@
 #include <fuse_lowlevel.h>
 
+#include <CLI/CLI.hpp>
 #include <cstring>
 #include <exception>
 #include <string>

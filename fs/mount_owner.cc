@@ -9,8 +9,9 @@
 #include <charconv>
 #include <fstream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <string>
+
+#include "fs/json.h"
 
 namespace valfs::fs {
 namespace {
@@ -37,7 +38,7 @@ bool is_alive(pid_t pid) {
 std::optional<pid_t> pid_in_config(const std::string& mountpoint) {
   std::ifstream file(mountpoint + "/.valfs/config");
   const std::string text{std::istreambuf_iterator<char>(file), {}};
-  const auto config = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto config = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!config.is_object() || !config.contains("pid") || !config["pid"].is_number_integer())
     return std::nullopt;
   return config["pid"].get<pid_t>();

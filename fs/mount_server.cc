@@ -7,7 +7,6 @@
 
 #include <cerrno>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 
@@ -15,6 +14,7 @@
 #include "engine/store.h"
 #include "fs/command.h"
 #include "fs/data_directory.h"
+#include "fs/json.h"
 #include "fs/file_system.h"
 #include "fs/mount_shutdown.h"
 #include "fs/mount_signals.h"
@@ -79,7 +79,7 @@ std::string ready_text(const MountPlan& plan) {
 
 void report_numbers(const Store& store) {
   const StoreStats stats = store.stats();
-  const nlohmann::json numbers{{"volume", stats.volume},
+  const OrderedJson numbers{{"volume", stats.volume},
                                {"epoch", stats.epoch},
                                {"io", stats.io},
                                {"inodes", stats.inodes},
@@ -91,7 +91,7 @@ void report_numbers(const Store& store) {
                                {"available_bytes", stats.available_bytes},
                                {"undurable_ms", stats.undurable_ms},
                                {"failure", stats.failure}};
-  spdlog::info("stats {}", numbers.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  spdlog::info("stats {}", numbers.dump(-1, ' ', false, OrderedJson::error_handler_t::replace));
 }
 
 // Mounts and answers requests until the mount is gone. The store stays open.

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <string_view>
@@ -10,10 +9,9 @@
 #include "engine/base/time.h"
 #include "engine/inspect/finding.h"
 #include "engine/inspect/scrub.h"
+#include "fs/json.h"
 
 namespace valfs::fs {
-
-using OrderedJson = nlohmann::ordered_json;
 
 bool is_utf8(std::string_view text);
 // Sets `key` to the text. Where it is not UTF-8, bytes that are not appear as U+FFFD there, and

@@ -4,7 +4,6 @@
 
 #include <array>
 #include <charconv>
-#include <nlohmann/json.hpp>
 
 #include "fs/stat_of.h"
 #include "fs/tool_output.h"
@@ -12,7 +11,6 @@
 namespace valfs::fs {
 namespace {
 
-using Json = nlohmann::ordered_json;
 
 constexpr std::array<VirtualFiles::Listed, 3> kFiles{
     {{16, "control"}, {17, "stats"}, {18, "config"}}};
@@ -214,7 +212,7 @@ std::string VirtualFiles::text_of(Kind kind) const {
 }
 
 std::string VirtualFiles::config_text() const {
-  Json json;
+  OrderedJson json;
   json["version"] = VALFS_VERSION;
   json["pid"] = getpid();
   json["data"] = place_.data_directory;
@@ -225,7 +223,7 @@ std::string VirtualFiles::config_text() const {
 
 std::string VirtualFiles::stats_text() const {
   const StoreStats stats = store_.stats();
-  Json json;
+  OrderedJson json;
   json["volume"] = {{"id", stats.volume},
                     {"epoch", stats.epoch},
                     {"inodes", stats.inodes},
@@ -268,7 +266,7 @@ std::string VirtualFiles::stats_text() const {
                       {"dropped_groups", stats.dropped_groups},
                       {"damaged_groups", stats.damaged_groups},
                       {"damaged_values", stats.damaged_values}};
-  Json requests;
+  OrderedJson requests;
   for (size_t i = 0; i < kRequestNames.size(); i++) {
     requests[std::string(kRequestNames[i])] = counts_.of(i);
   }

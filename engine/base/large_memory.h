@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdlib>
+#include <memory_resource>
 #include <new>
 
 namespace valfs {
@@ -36,6 +37,17 @@ struct LargeAllocator {
   }
   void deallocate(T* at, size_t) { std::free(at); }
   friend bool operator==(const LargeAllocator&, const LargeAllocator&) { return true; }
+};
+
+// The same for containers with a memory_resource of their own.
+class LargeMemory : public std::pmr::memory_resource {
+  void* do_allocate(size_t bytes, size_t) override {
+    return LargeAllocator<std::byte>().allocate(bytes);
+  }
+  void do_deallocate(void* at, size_t bytes, size_t) override {
+    LargeAllocator<std::byte>().deallocate(static_cast<std::byte*>(at), bytes);
+  }
+  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
 };
 
 }  // namespace valfs

@@ -25,6 +25,9 @@ struct Header {
   uint64_t names = 0;
 };
 
+// In the end page: nothing has changed meanwhile, so that no name is in it twice.
+constexpr uint64_t kExact = 1;
+
 enum InodeFlag : uint16_t { kSumsFlag = 1, kDamagedFlag = 2, kLossyFlag = 4 };
 
 // Followed by its extents and its names.
@@ -105,16 +108,26 @@ Status write_index(PageWriter& pages, const WithIndex& with_index) {
 
 Status write_pages(PageWriter& pages, const log::VolumeId& volume, const Moment& moment,
                    const WithIndex& with_index) {
+  uint64_t changes = 0;
+  Header header{volume, moment.covers, moment.next_record, moment.next_object, moment.newest_freed};
+  with_index([&](const index::Index& index) {
+    header.inodes = index.inode_count();
+    header.names = index.name_count();
+    changes = index.changes();
+  });
   VALFS_TRY(pages.begin_entry(PageKind::kHeader));
-  pages.put(
-      Header{volume, moment.covers, moment.next_record, moment.next_object, moment.newest_freed});
+  pages.put(header);
   VALFS_TRY(write_index(pages, with_index));
   for (const FileEntry& file : moment.files) {
     VALFS_TRY(pages.begin_entry(PageKind::kFiles));
     pages.put(file);
   }
+  uint64_t end = kExact;
+  with_index([&](const index::Index& index) {
+    if (index.changes() != changes) end = 0;
+  });
   VALFS_TRY(pages.begin_entry(PageKind::kEnd));
-  pages.put(uint64_t{0});
+  pages.put(end);
   return pages.finish();
 }
 
@@ -186,21 +199,20 @@ bool take_inode(PageReader& page, Page& into) {
 }
 
 // In batches, so that the index can have its memory fetched for many names at once.
-bool read_inodes(PageReader page, Page& batch, index::Index& index) {
+bool read_inodes(PageReader page, bool exact, Page& batch, index::Index& index) {
   constexpr size_t kBatch = 64;
   while (!page.at_end()) {
     batch.clear();
     while (!page.at_end() && batch.inodes.size() < kBatch) {
       if (!take_inode(page, batch)) return false;
     }
-    index.expect_names(batch.names);
     size_t begin = 0;
     for (size_t i = 0; i < batch.inodes.size(); i++) {
       const size_t end = batch.extent_ends[i];
       index.restore_inode(batch.inodes[i], std::span(batch.extents).subspan(begin, end - begin));
       begin = end;
     }
-    for (const index::Name& name : batch.names) index.restore_name(name);
+    index.restore_names(batch.names, exact);
   }
   return true;
 }
@@ -250,6 +262,7 @@ Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& v
   VALFS_ASSIGN(auto file, storage.open(checkpoint_path(generation), storage::OpenMode::kRead));
   VALFS_ASSIGN(const auto info, file->info());
   const uint64_t most = info.size / kLeastEntry;  // whatever the header says
+  const bool exact = read_end_page(*file, info.size, generation).value_or(0) == kExact;
   PageSource pages(*file, generation);
   Moment moment;
   Page batch;
@@ -273,7 +286,7 @@ Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& v
         break;
       }
       case PageKind::kInodes:
-        sane = read_inodes(page, batch, index);
+        sane = read_inodes(page, exact, batch, index);
         break;
       case PageKind::kFiles:
         sane = read_all(page, moment.files) &&

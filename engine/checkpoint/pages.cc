@@ -74,4 +74,23 @@ Result<PageKind> PageSource::next(std::span<const std::byte>& bytes) {
   return header.kind;
 }
 
+std::optional<uint64_t> read_end_page(storage::File& file, uint64_t size, uint64_t generation) {
+  struct {
+    PageHeader header;
+    uint64_t content = 0;
+  } page;
+  static_assert(sizeof page == sizeof(PageHeader) + sizeof page.content);
+  if (size < sizeof page) return std::nullopt;
+  const auto bytes = std::as_writable_bytes(std::span(&page, 1));
+  const auto got = file.read(size - sizeof page, bytes);
+  const bool there = got && *got == sizeof page && page.header.magic == PageHeader::kMagic &&
+                     page.header.kind == PageKind::kEnd &&
+                     page.header.generation == generation &&
+                     page.header.length == sizeof page.content;
+  if (!there || page_crc(page.header, bytes.subspan(sizeof(PageHeader))) != page.header.crc) {
+    return std::nullopt;
+  }
+  return page.content;
+}
+
 }  // namespace valfs::checkpoint

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -91,5 +92,9 @@ class PageSource {
   uint64_t offset_ = 0;
   std::vector<std::byte> page_;
 };
+
+// What the end page of a file of `size` bytes holds, before the other pages are read. Nothing where
+// they will show that something is wrong with the file.
+std::optional<uint64_t> read_end_page(storage::File& file, uint64_t size, uint64_t generation);
 
 }  // namespace valfs::checkpoint

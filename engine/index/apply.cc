@@ -53,6 +53,7 @@ std::optional<Extent> extent_of(const Record& record, const Placed& placed) {
 
 void Index::apply(const Record& record, const Placed& placed, Mode mode) {
   if (!is_in_range(record, placed)) return;
+  changes_++;
   switch (record.type) {
     case RecordType::kInode:
       return apply_inode(record, placed, mode);
@@ -72,6 +73,16 @@ void Index::apply(const Record& record, const Placed& placed, Mode mode) {
     case RecordType::kManifest:
       return;
   }
+}
+
+void Index::expect(std::span<const Record> records) const {
+  const auto for_each_name = [&](auto step) {
+    for (const Record& record : records) {
+      if (record.type == RecordType::kName) step(hash_of(record.b, record.name));
+    }
+  };
+  for_each_name([this](uint64_t hash) { names_.prefetch_head(hash); });
+  for_each_name([this](uint64_t hash) { names_.prefetch_chain(hash); });
 }
 
 // The value is whole again: nothing of what was lost is part of it.
@@ -161,6 +172,7 @@ void Index::repoint(Inode& inode, Position from, const Extent& to) {
 }
 
 void Index::relocate(const Record& record, Position from, const Placed& to) {
+  changes_++;
   if (record.type == RecordType::kName) {
     const auto name = find(record.b, record.name);
     if (name && name->record == from) set_record(*name, to.position);
@@ -213,25 +225,25 @@ void Index::touch_parent(const Record& record) {
 }
 
 void Index::apply_name(const Record& record, const Placed& placed) {
-  (void)find_or_add(record.b);
+  (void)row_or_add(record.b);
   touch_parent(record);
-  if (const auto known = find(record.b, record.name)) {
+  const uint64_t hash = hash_of(record.b, record.name);
+  if (const auto known = name_at(name_row(record.b, record.name, hash))) {
     if (known->cookie > record.id) return;  // replaced since
     // A copy, or seen before.
     if (known->cookie == record.id) return set_record(*known, placed.position);
     remove_name(*known);
   }
   // A cookie is unique in its directory; one that is taken was renamed in place by a later record.
-  const auto parent = find(record.b);
-  const auto taken = record.id == 0 ? Found<Name>() : next_child(*parent, record.id - 1);
-  if (taken && taken->cookie == record.id) return;
+  const Extra* parent = InodeRow::extra(arena_.at(inode_row(record.b)));
+  if (parent != nullptr && parent->children.find(record.id) != Arena::kNone) return;
   Name name;
   name.cookie = record.id;
   name.parent = record.b;
   name.inode = record.a;
   name.record = placed.position;
   name.name = record.name;
-  restore_name(name);
+  restore_name(name, hash);
 }
 
 void Index::apply_unname(const Record& record) {

@@ -10,11 +10,12 @@
 #include <cstring>
 #include <vector>
 
+#include "engine/base/prefetch.h"
 #include "engine/index/arena.h"
 
 namespace valfs::index {
 
-// `Hash` gives the hash of the element at a ref; the first 4 bytes of a row are its link.
+// The first 4 bytes of a row are its link.
 class HashChains {
  public:
   explicit HashChains(const Arena& arena) : arena_(arena) { clear(); }
@@ -26,11 +27,9 @@ class HashChains {
   Arena::Ref head_for(uint64_t hash) const { return heads_[bucket_of(hash)]; }
   // Two steps towards an element, to be taken for many elements at a time: the memory that the
   // second needs is on its way since the first.
-  void prefetch_head(uint64_t hash) const { __builtin_prefetch(&heads_[bucket_of(hash)], 1); }
+  void prefetch_head(uint64_t hash) const { prefetch(&heads_[bucket_of(hash)]); }
   void prefetch_chain(uint64_t hash) const {
-    if (const Arena::Ref ref = head_for(hash); ref != Arena::kNone) {
-      __builtin_prefetch(arena_.at(ref));
-    }
+    if (const Arena::Ref ref = head_for(hash); ref != Arena::kNone) prefetch(arena_.at(ref));
   }
   Arena::Ref next(Arena::Ref ref) const {
     Arena::Ref link;
@@ -46,10 +45,11 @@ class HashChains {
   void reserve(size_t count) {
     if (size_ == 0) heads_.assign(std::max<size_t>(count, 1), Arena::kNone);
   }
-  template <class Hash>
-  void insert(Arena::Ref ref, const Hash& hash) {
-    push(bucket_of(hash(ref)), ref);
-    if (++size_ > heads_.size()) split(hash);
+  // `hash_of` gives the hash of the element at a ref, of any that is in here.
+  template <class HashOf>
+  void insert(Arena::Ref ref, uint64_t hash, const HashOf& hash_of) {
+    push(bucket_of(hash), ref);
+    if (++size_ > heads_.size()) split(hash_of);
   }
   void erase(Arena::Ref ref, uint64_t hash) {
     relink(ref, next(ref), hash);
@@ -86,15 +86,15 @@ class HashChains {
     set_next(at, to);
   }
   // The elements of one bucket are shared out between it and a new one.
-  template <class Hash>
-  void split(const Hash& hash) {
+  template <class HashOf>
+  void split(const HashOf& hash_of) {
     const size_t old = heads_.size() - std::bit_floor(heads_.size());
     heads_.push_back(Arena::kNone);
     Arena::Ref ref = heads_[old];
     heads_[old] = Arena::kNone;
     while (ref != Arena::kNone) {
       const Arena::Ref rest = next(ref);
-      push(bucket_of(hash(ref)), ref);
+      push(bucket_of(hash_of(ref)), ref);
       ref = rest;
     }
   }

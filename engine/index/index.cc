@@ -14,17 +14,17 @@ using cache::mix64;
 
 // Ids are given out one after the other, most of the time every second one to an inode: so their
 // buckets follow each other, and a walk over the buckets is a walk through memory.
-uint64_t hash_of(ObjectId id) {
+uint64_t hash_of_id(ObjectId id) {
   return id >> 1;
-}
-
-uint64_t hash_of(ObjectId parent, std::string_view name) {
-  return mix64(std::hash<std::string_view>{}(name) ^ mix64(parent));
 }
 
 constexpr auto kMostHolds = UINT32_MAX;
 
 }  // namespace
+
+uint64_t Index::hash_of(ObjectId parent, std::string_view name) {
+  return mix64(std::hash<std::string_view>{}(name) ^ mix64(parent));
+}
 
 // Sticks at the top: an inode with so many users is never removed before the next mount.
 void Inode::hold() const {
@@ -44,6 +44,7 @@ uint64_t Inode::release(uint64_t count) const {
 }
 
 void Index::clear() {
+  changes_++;
   for (size_t bucket = 0; bucket < inodes_.buckets(); bucket++) {
     for (Ref row = inodes_.head(bucket); row != Arena::kNone; row = inodes_.next(row)) {
       delete inode_at(row).extra_;
@@ -62,13 +63,8 @@ void Index::reserve(size_t inodes, size_t names) {
   names_.reserve(names);
 }
 
-void Index::expect_names(std::span<const Name> names) const {
-  for (const Name& name : names) names_.prefetch_head(hash_of(name.parent, name.name));
-  for (const Name& name : names) names_.prefetch_chain(hash_of(name.parent, name.name));
-}
-
 uint64_t Index::inode_hash(Ref row) const {
-  return hash_of(InodeRow::id(arena_.at(row)));
+  return hash_of_id(InodeRow::id(arena_.at(row)));
 }
 
 uint64_t Index::name_hash(Ref row) const {
@@ -77,17 +73,14 @@ uint64_t Index::name_hash(Ref row) const {
 }
 
 Index::Ref Index::inode_row(ObjectId id) const {
-  Ref row = inodes_.head_for(hash_of(id));
+  Ref row = inodes_.head_for(hash_of_id(id));
   while (row != Arena::kNone && InodeRow::id(arena_.at(row)) != id) row = inodes_.next(row);
   return row;
 }
 
-Index::Ref Index::name_row(ObjectId parent, std::string_view name) const {
-  Ref row = names_.head_for(hash_of(parent, name));
-  for (; row != Arena::kNone; row = names_.next(row)) {
-    const Name known = NameRow::decode(arena_.at(row), row);
-    if (known.parent == parent && known.name == name) break;
-  }
+Index::Ref Index::name_row(ObjectId parent, std::string_view name, uint64_t hash) const {
+  Ref row = names_.head_for(hash);
+  while (row != Arena::kNone && !NameRow::is(arena_.at(row), parent, name)) row = names_.next(row);
   return row;
 }
 
@@ -103,7 +96,7 @@ Found<Inode> Index::find(ObjectId id) const {
 }
 
 Found<Name> Index::find(ObjectId parent, std::string_view name) const {
-  return name_at(name_row(parent, name));
+  return name_at(name_row(parent, name, hash_of(parent, name)));
 }
 
 Found<Name> Index::next_child(const Inode& directory, ObjectId cookie) const {
@@ -124,16 +117,21 @@ size_t Index::count_names(const Inode& inode) const {
   return count;
 }
 
-Inode Index::find_or_add(ObjectId id) {
-  if (auto known = find(id)) return *known;
-  Inode inode;
-  inode.id = id;
+Index::Ref Index::add(Inode& inode) {
+  fit_extra(inode);
   std::array<std::byte, InodeRow::kLongest> bytes;
   const size_t length = InodeRow::encode(inode, kinds_, bytes);
   const Ref row = arena_.allocate(length);
   std::memcpy(arena_.at(row), bytes.data(), length);
-  inodes_.insert(row, [this](Ref element) { return inode_hash(element); });
-  return inode_at(row);
+  inodes_.insert(row, hash_of_id(inode.id), [this](Ref element) { return inode_hash(element); });
+  return row;
+}
+
+Index::Ref Index::row_or_add(ObjectId id) {
+  if (const Ref known = inode_row(id); known != Arena::kNone) return known;
+  Inode inode;
+  inode.id = id;
+  return add(inode);
 }
 
 Extra& Index::extra_of(Inode& inode) {
@@ -171,7 +169,7 @@ void Index::save(Inode& inode) {
   Ref row = old;
   if (Arena::rounded(length) != Arena::rounded(header.length)) {
     row = arena_.allocate(length);
-    inodes_.replace(old, row, hash_of(inode.id));
+    inodes_.replace(old, row, hash_of_id(inode.id));
     arena_.free(old, header.length);
   }
   InodeRow packed;
@@ -184,6 +182,7 @@ void Index::save(Inode& inode) {
 }
 
 void Index::update(ObjectId id, const std::function<void(Inode&)>& change) {
+  changes_++;
   auto inode = find(id);
   VALFS_CHECK(inode.has_value());
   change(*inode);
@@ -191,8 +190,7 @@ void Index::update(ObjectId id, const std::function<void(Inode&)>& change) {
 }
 
 void Index::set_names(ObjectId inode, Ref first) {
-  std::byte* row = arena_.at(inode_row(inode));
-  std::memcpy(row + offsetof(InodeRow, names), &first, sizeof first);
+  InodeRow::set_first_name(arena_.at(inode_row(inode)), first);
 }
 
 void Index::set_record(const Name& name, Position record) {
@@ -266,33 +264,81 @@ void Index::remove_name(const Name& name) {
   arena_.free(name.row, length);
 }
 
-void Index::restore_name(const Name& from) {
-  if (const auto known = find(from.parent, from.name)) remove_name(*known);
-  if (const auto parent = find(from.parent); parent && parent->extra_ != nullptr) {
-    const Ref taken = parent->extra_->children.find(from.cookie);  // a cookie has one name
+void Index::restore_name(const Name& name) {
+  changes_++;
+  restore_name(name, hash_of(name.parent, name.name));
+}
+
+// Each step for many names, so that the memory which the next needs is on its way meanwhile.
+void Index::restore_names(std::span<const Name> names, bool fresh) {
+  changes_++;
+  constexpr size_t kBatch = 64;
+  std::array<uint64_t, kBatch> hashes;
+  for (; !names.empty(); names = names.subspan(std::min(kBatch, names.size()))) {
+    const auto batch = names.first(std::min(kBatch, names.size()));
+    for (size_t i = 0; i < batch.size(); i++) {
+      hashes[i] = hash_of(batch[i].parent, batch[i].name);
+      names_.prefetch_head(hashes[i]);
+    }
+    if (fresh) {
+      for (size_t i = 0; i < batch.size(); i++) add_name(batch[i], hashes[i]);
+      continue;
+    }
+    for (size_t i = 0; i < batch.size(); i++) names_.prefetch_chain(hashes[i]);
+    for (size_t i = 0; i < batch.size(); i++) restore_name(batch[i], hashes[i]);
+  }
+}
+
+void Index::restore_name(const Name& from, uint64_t hash) {
+  if (const Ref known = name_row(from.parent, from.name, hash); known != Arena::kNone) {
+    remove_name(*name_at(known));
+  }
+  const Ref parent = inode_row(from.parent);
+  if (const Extra* extra = parent != Arena::kNone ? InodeRow::extra(arena_.at(parent)) : nullptr) {
+    const Ref taken = extra->children.find(from.cookie);  // a cookie has one name
     if (taken != Arena::kNone) remove_name(*name_at(taken));
   }
+  add_name(from, hash);
+}
+
+void Index::add_name(const Name& from, uint64_t hash) {
+  (void)row_or_add(from.parent);
   std::array<std::byte, NameRow::kLongest> head;
   const size_t head_length = NameRow::encode(from, head);
   const Ref row = arena_.allocate(head_length + from.name.size());
   std::byte* at = arena_.at(row);
   std::memcpy(at, head.data(), head_length);
   std::memcpy(at + head_length, from.name.data(), from.name.size());
-  const Inode inode = find_or_add(from.inode);
-  std::memcpy(at + offsetof(NameRow, next_link), &inode.names_, sizeof inode.names_);
-  set_names(from.inode, row);
-  Inode parent = find_or_add(from.parent);
-  const bool had_extra = parent.extra_ != nullptr;
-  extra_of(parent).children.insert({from.cookie, row});
-  if (!had_extra) save(parent);
+  std::byte* inode = arena_.at(row_or_add(from.inode));
+  const Ref other = InodeRow::first_name(inode);
+  std::memcpy(at + offsetof(NameRow, next_link), &other, sizeof other);
+  InodeRow::set_first_name(inode, row);
+  add_child(from.parent, {from.cookie, row});
   if (from.record) live_.add(from.record.file(), log::name_record_length(from.name.size()));
-  names_.insert(row, [this](Ref element) { return name_hash(element); });
+  names_.insert(row, hash, [this](Ref element) { return name_hash(element); });
+}
+
+void Index::add_child(ObjectId directory, const Children::Child& child) {
+  const Ref row = inode_row(directory);
+  if (Extra* extra = InodeRow::extra(arena_.at(row))) {
+    extra->children.insert(child);
+    return;
+  }
+  Inode inode = inode_at(row);
+  extra_of(inode).children.insert(child);
+  save(inode);
 }
 
 void Index::restore_inode(const Inode& from, std::span<const Extent> extents) {
-  Inode inode = find_or_add(from.id);
-  drop_extents(inode, 0, UINT64_MAX);
-  if (inode.base) live_.subtract(inode.base.file(), log::inode_record_length());
+  changes_++;
+  const Ref known = inode_row(from.id);
+  Inode inode;
+  if (known != Arena::kNone) {
+    inode = inode_at(known);
+    drop_extents(inode, 0, UINT64_MAX);
+    if (inode.base) live_.subtract(inode.base.file(), log::inode_record_length());
+  }
+  inode.id = from.id;
   inode.sequence = from.sequence;
   inode.base = from.base;
   inode.base_sequence = from.base_sequence;
@@ -304,13 +350,17 @@ void Index::restore_inode(const Inode& from, std::span<const Extent> extents) {
   std::vector<Position> seen;
   for (const Extent& extent : extents) {
     extents_of(inode).insert(extent, releaser());
-    const bool known = std::find(seen.begin(), seen.end(), extent.record) != seen.end();
-    if (!known && extents.size() > 1) seen.push_back(extent.record);
+    const bool counted = std::find(seen.begin(), seen.end(), extent.record) != seen.end();
+    if (!counted && extents.size() > 1) seen.push_back(extent.record);
     if (extent.record) {
-      live_.add(extent.record.file(), extent.own_bytes() + (known ? 0 : extent.shared_bytes()));
+      live_.add(extent.record.file(), extent.own_bytes() + (counted ? 0 : extent.shared_bytes()));
     }
   }
-  save(inode);
+  if (known != Arena::kNone) {
+    save(inode);
+  } else {
+    add(inode);
+  }
 }
 
 std::vector<ObjectId> Index::incomplete() const {
@@ -322,6 +372,7 @@ std::vector<ObjectId> Index::incomplete() const {
 }
 
 void Index::drop(ObjectId id) {
+  changes_++;
   const auto inode = find(id);
   VALFS_CHECK(inode && !inode->has_names());
   remove_inode(id);

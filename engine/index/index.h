@@ -62,18 +62,23 @@ class Index {
   // the index (MANIFEST) is ignored.
   void apply(const log::Record& record, const Placed& placed, Mode mode);
 
+  // Has the memory fetched that applying these records will need: a hint.
+  void expect(std::span<const log::Record> records) const;
+
   // The record has moved in the log, before it was durable.
   void relocate(const log::Record& record, Position from, const Placed& to);
 
   // For recovery: changes attributes and marks of an inode that is there.
   void update(ObjectId id, const std::function<void(Inode&)>& change);
 
-  // For loading a checkpoint. What is known of the same inode or name already is replaced.
+  // While it is empty: room for so many, at once.
   void reserve(size_t inodes, size_t names);
-  // Names that are about to be restored: has their memory fetched meanwhile. A hint.
-  void expect_names(std::span<const Name> names) const;
+
+  // For loading a checkpoint. What is known of the same inode or name already is replaced.
   void restore_inode(const Inode& inode, std::span<const Extent> extents);
   void restore_name(const Name& name);
+  // Sooner than one by one. `fresh`: none of them is known, and no two are the same.
+  void restore_names(std::span<const Name> names, bool fresh);
 
   // Inodes without INODE record: it was lost.
   std::vector<ObjectId> incomplete() const;
@@ -93,6 +98,8 @@ class Index {
   size_t inode_count() const { return inodes_.size(); }
   size_t name_count() const { return names_.size(); }
 
+  uint64_t changes() const { return changes_; }  // rises with every change
+
   LiveBytes& live() { return live_; }
   const LiveBytes& live() const { return live_; }
   uint64_t memory() const;  // bytes that it takes, about
@@ -104,16 +111,22 @@ class Index {
   using Ref = Arena::Ref;
 
   Ref inode_row(ObjectId id) const;
-  Ref name_row(ObjectId parent, std::string_view name) const;
+  Ref name_row(ObjectId parent, std::string_view name, uint64_t hash) const;
+  void restore_name(const Name& name, uint64_t hash);
+  void add_name(const Name& name, uint64_t hash);
   Found<Name> name_at(Ref row) const;
   Inode inode_at(Ref row) const { return InodeRow::decode(arena_.at(row), kinds_); }
+  static uint64_t hash_of(ObjectId parent, std::string_view name);
   uint64_t inode_hash(Ref row) const;
   uint64_t name_hash(Ref row) const;
   void set_names(ObjectId inode, Ref first);
+  void add_child(ObjectId directory, const Children::Child& child);
   void set_record(const Name& name, Position record);
   void free_inode(Ref row);
 
-  Inode find_or_add(ObjectId id);
+  Ref add(Inode& inode);
+  Ref row_or_add(ObjectId id);
+  Inode find_or_add(ObjectId id) { return inode_at(row_or_add(id)); }
   // Packs an inode that was changed into its row, or into another.
   void save(Inode& inode);
   static ExtentMap& extents_of(Inode& inode) {
@@ -143,6 +156,7 @@ class Index {
   HashChains inodes_;
   HashChains names_;
   uint64_t extras_ = 0;
+  uint64_t changes_ = 0;
 };
 
 }  // namespace valfs::index

@@ -268,6 +268,26 @@ ObjectId InodeRow::id(const std::byte* row) {
   return Unpacker(row + sizeof(InodeRow)).number();
 }
 
+Extra* InodeRow::extra(const std::byte* row) {
+  InodeRow header;
+  std::memcpy(&header.flags, row + offsetof(InodeRow, flags), sizeof header.flags);
+  std::memcpy(&header.length, row + offsetof(InodeRow, length), sizeof header.length);
+  Extra* extra = nullptr;
+  if ((header.flags & kExtra) == 0) return extra;
+  std::memcpy(&extra, row + header.length - sizeof extra, sizeof extra);
+  return extra;
+}
+
+Arena::Ref InodeRow::first_name(const std::byte* row) {
+  Arena::Ref name;
+  std::memcpy(&name, row + offsetof(InodeRow, names), sizeof name);
+  return name;
+}
+
+void InodeRow::set_first_name(std::byte* row, Arena::Ref name) {
+  std::memcpy(row + offsetof(InodeRow, names), &name, sizeof name);
+}
+
 size_t NameRow::encode(const Name& name, std::span<std::byte> into) {
   Packer packer(into.data());
   packer.raw(NameRow{}.next);
@@ -299,6 +319,17 @@ size_t NameRow::length(const std::byte* row) {
   const Name name = decode(row, Arena::kNone);
   return static_cast<size_t>(reinterpret_cast<const std::byte*>(name.name.data()) - row) +
          name.name.size();
+}
+
+bool NameRow::is(const std::byte* row, ObjectId parent, std::string_view name) {
+  uint16_t length;
+  std::memcpy(&length, row + offsetof(NameRow, name_length), sizeof length);
+  if (length != name.size()) return false;
+  Unpacker unpacker(row + kHeader);
+  if (unpacker.number() != parent) return false;
+  (void)unpacker.number();  // inode
+  (void)unpacker.number();  // cookie
+  return std::memcmp(unpacker.at(), name.data(), length) == 0;
 }
 
 }  // namespace valfs::index

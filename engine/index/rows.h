@@ -52,6 +52,9 @@ struct InodeRow {
   static size_t encode(const Inode& inode, Kinds& kinds, std::span<std::byte> into);
   static Inode decode(std::byte* row, const Kinds& kinds);
   static ObjectId id(const std::byte* row);
+  static Extra* extra(const std::byte* row);
+  static Arena::Ref first_name(const std::byte* row);
+  static void set_first_name(std::byte* row, Arena::Ref name);
 };
 static_assert(sizeof(InodeRow) == 16);
 
@@ -68,6 +71,7 @@ struct NameRow {
   static size_t encode(const Name& name, std::span<std::byte> into);
   static Name decode(const std::byte* row, Arena::Ref ref);
   static size_t length(const std::byte* row);
+  static bool is(const std::byte* row, ObjectId parent, std::string_view name);
 };
 static_assert(offsetof(NameRow, name_length) + 2 == NameRow::kHeader);
 

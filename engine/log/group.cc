@@ -119,6 +119,7 @@ GroupContents read_group(std::span<const std::byte> image, const GroupHeader& he
                          const Salt& salt, uint64_t offset, bool skipped) {
   GroupContents contents;
   if (image.size() < header.length) return contents;  // the file ends inside: nothing is certain
+  contents.records.reserve(header.record_count);
   const bool gapless =
       walk_records(image, sizeof header, header.directory, salt, offset, contents.records);
   uint32_t digest = 0;

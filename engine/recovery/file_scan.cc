@@ -4,7 +4,9 @@
 #include <array>
 #include <charconv>
 #include <cstring>
+#include <memory>
 #include <optional>
+#include <set>
 
 #include "engine/base/crc32c.h"
 #include "engine/base/planted.h"
@@ -17,7 +19,7 @@ using log::kBlock;
 using log::kFirstGroupOffset;
 using log::round_up;
 
-constexpr uint64_t kWindow = 1 << 20;  // read at a time while looking for the next group
+constexpr uint64_t kWindow = 1 << 20;  // read at a time
 
 std::optional<uint32_t> parse_hex(const std::string& text, size_t digits) {
   uint32_t value = 0;
@@ -42,21 +44,6 @@ std::optional<log::Epoch> epoch_from_groups(storage::File& file, const log::Volu
   return std::nullopt;
 }
 
-// Looks at every block of [from, to) for the header of a group.
-uint64_t find_group(storage::File& file, const log::Salt& salt, uint64_t from, uint64_t to,
-                    bool& unreadable) {
-  for (uint64_t window = from; window < to; window += kWindow) {
-    const uint64_t end = std::min(window + kWindow, to);
-    const auto bytes = read_stretch(file, window, end, unreadable);
-    for (uint64_t at = 0; at + kBlock <= bytes.size(); at += kBlock) {
-      if (log::decode_group_header(std::span(bytes).subspan(at), salt, window + at)) {
-        return window + at;
-      }
-    }
-  }
-  return to;
-}
-
 // How many bytes there are up to the last that is not zero. Most of a log file may be zeros.
 size_t used_bytes(std::span<const std::byte> bytes) {
   constexpr size_t kStep = 256;
@@ -69,32 +56,89 @@ size_t used_bytes(std::span<const std::byte> bytes) {
   return end;
 }
 
-// True if the first that is not zeros is a footer that was torn, or is damaged: a hint, with which
-// nothing is lost.
-bool is_rest_of_footer(const log::LogFileRef& file, uint64_t begin, uint64_t end,
-                       bool& unreadable) {
-  for (uint64_t window = begin; window < end; window += kWindow) {
-    const auto bytes =
-        read_stretch(*file->file, window, std::min(window + kWindow, end), unreadable);
-    for (uint64_t at = 0; at < bytes.size(); at += kBlock) {
-      const auto block = std::span(bytes).subspan(at, std::min(kBlock, bytes.size() - at));
-      if (used_bytes(block) > 0) return log::looks_like_footer(block);
-    }
+// Fills `bytes`, with zeros where there is nothing to read. Gives the blocks that cannot be read.
+std::set<uint64_t> read_blocks(storage::File& file, uint64_t begin, std::span<std::byte> bytes) {
+  // Behind the end of the file there is nothing, which is what zeros say.
+  const auto ended_at = [&file](uint64_t offset) {
+    const auto info = file.info();
+    return info && offset >= info->size;
+  };
+  const auto got = file.read(begin, bytes);
+  if (got && (*got == bytes.size() || ended_at(begin + *got))) {
+    std::ranges::fill(bytes.subspan(*got), std::byte{0});
+    return {};
   }
-  return false;
+  // An error is not the end of the file: find out which blocks cannot be read.
+  std::set<uint64_t> bad;
+  for (uint64_t done = 0; done < bytes.size(); done += kBlock) {
+    const auto block = bytes.subspan(done, std::min(kBlock, bytes.size() - done));
+    const auto part = file.read(begin + done, block);
+    const bool whole = part && (*part == block.size() || ended_at(begin + done + *part));
+    if (!whole && !planted(Bug::kEioEndsLog)) bad.insert(begin + done);
+    std::ranges::fill(block.subspan(whole ? *part : 0), std::byte{0});
+  }
+  return bad;
 }
 
-// A stretch that no group follows: what is zeros at its end was never written.
-void note_last_stretch(FileScan& scan, const log::LogFileRef& file, uint64_t begin, uint64_t end) {
-  while (end > begin) {
-    const uint64_t from = end > begin + kWindow ? end - kWindow : begin;
-    const auto bytes = read_stretch(*file->file, from, end, scan.unreadable);
-    if (const uint64_t used = used_bytes(bytes); used > 0) {
-      scan.stretches.push_back({file, begin, std::min(end, from + round_up(used, kBlock)), true});
-      return;
-    }
-    end = from;
+// Reads a file from its beginning to its end, a window at a time. Behind the end of the file, and where
+// it cannot be read, there are zeros.
+class Window {
+ public:
+  Window(storage::File& file, uint64_t limit, bool& unreadable)
+      : file_(file), limit_(limit), unreadable_(unreadable) {}
+
+  // Valid until the next call. Blocks that cannot be read are reported by who asks for them only.
+  std::span<const std::byte> at(uint64_t begin, uint64_t end) {
+    if (begin < begin_ || end > end_) fill(begin, end);
+    const auto bad = bad_blocks_.lower_bound(round_up(begin + 1, kBlock) - kBlock);
+    if (bad != bad_blocks_.end() && *bad < end) unreadable_ = true;
+    return std::span(buffer_.get() + (begin - begin_), end - begin);
   }
+
+ private:
+  void fill(uint64_t begin, uint64_t end) {
+    const uint64_t length = std::max(end, std::min(limit_, begin + kWindow)) - begin;
+    if (length > capacity_) {
+      buffer_ = std::make_unique_for_overwrite<std::byte[]>(length);
+      capacity_ = length;
+    }
+    begin_ = begin;
+    end_ = begin + length;
+    bad_blocks_ = read_blocks(file_, begin, {buffer_.get(), length});
+  }
+
+  storage::File& file_;
+  const uint64_t limit_;
+  bool& unreadable_;
+  std::unique_ptr<std::byte[]> buffer_;
+  uint64_t capacity_ = 0;
+  uint64_t begin_ = 0;
+  uint64_t end_ = 0;
+  std::set<uint64_t> bad_blocks_;
+};
+
+// What lies between two groups, or behind the last.
+struct Between {
+  uint64_t next = 0;      // where a group begins, or the end
+  uint64_t used_end = 0;  // behind the last block that is not zeros; 0 if there is none
+  bool footer = false;    // the first that is not zeros is a footer that was torn, or is damaged
+};
+
+// Looks at every block of [from, to) for the header of a group; there is none at `from`.
+Between look_between(Window& window, const log::Salt& salt, uint64_t from, uint64_t to) {
+  Between between;
+  for (uint64_t at = from; at < to; at += kBlock) {
+    const auto block = window.at(at, std::min(at + kBlock, to));
+    if (used_bytes(block) == 0) continue;
+    if (at > from && log::decode_group_header(block, salt, at)) {
+      between.next = at;
+      return between;
+    }
+    if (between.used_end == 0) between.footer = log::looks_like_footer(block);
+    between.used_end = at + block.size();
+  }
+  between.next = to;
+  return between;
 }
 
 // What the records of a group tell about it.
@@ -117,18 +161,25 @@ void note_contents(FileScan& scan, FoundGroup& group, const log::GroupContents& 
   }
 }
 
-std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
-                                   const log::Salt& salt, uint64_t offset, uint64_t to,
-                                   const ScanVisitor& visitor) {
+// What has been checked need not be read again.
+void note_gaps(FoundGroup& group, const log::GroupContents& contents) {
+  for (const auto& entry : contents.records) {
+    if (entry.found.payload_length < log::kSkippedPayload) continue;
+    const uint64_t begin = group.offset + entry.offset + entry.found.meta_length;
+    group.gaps.push_back(
+        {static_cast<uint32_t>(begin / log::kRecordAlignment), entry.found.payload_length});
+  }
+}
+
+std::optional<FoundGroup> group_at(FileScan& scan, Window& window, const log::Salt& salt,
+                                   uint64_t offset, uint64_t to, const ScanVisitor& visitor) {
   const auto visit = [&](const FoundGroup& group, const log::GroupContents& contents) {
     if (visitor.group && !visitor.group(group, contents)) scan.stopped = true;
   };
-  if (offset + kBlock > to) return std::nullopt;
-  auto image = read_stretch(*file->file, offset, offset + kBlock, scan.unreadable);
-  const auto header = log::decode_group_header(image, salt, offset);
+  const auto header = log::decode_group_header(window.at(offset, offset + kBlock), salt, offset);
   if (!header) return std::nullopt;
   FoundGroup group;
-  group.file = file;
+  group.file = scan.file;
   group.offset = offset;
   group.length = round_up(header->length, kBlock);
   group.header = *header;
@@ -136,13 +187,10 @@ std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
     visit(group, {});
     return group;
   }
-  if (group.length > kBlock) {
-    const auto rest =
-        read_stretch(*file->file, offset + kBlock, offset + group.length, scan.unreadable);
-    image.insert(image.end(), rest.begin(), rest.end());
-  }
+  const auto image = window.at(offset, offset + group.length);
   const auto contents = log::read_group(image, *header, salt, offset);
   note_contents(scan, group, contents);
+  if (group.whole) note_gaps(group, contents);
   visit(group, contents);
   return group;
 }
@@ -152,24 +200,7 @@ std::optional<FoundGroup> group_at(FileScan& scan, const log::LogFileRef& file,
 std::vector<std::byte> read_stretch(storage::File& file, uint64_t begin, uint64_t end,
                                     bool& unreadable) {
   std::vector<std::byte> bytes(end - begin);
-  // Behind the end of the file there is nothing, which is what zeros say.
-  const auto ended_at = [&file](uint64_t offset) {
-    const auto info = file.info();
-    return info && offset >= info->size;
-  };
-  const auto got = file.read(begin, bytes);
-  if (got && (*got == bytes.size() || ended_at(begin + *got))) {
-    std::fill(bytes.begin() + static_cast<ptrdiff_t>(*got), bytes.end(), std::byte{0});
-    return bytes;
-  }
-  // An error is not the end of the file: find out which blocks cannot be read.
-  for (uint64_t at = begin; at < end; at += kBlock) {
-    const auto block = std::span(bytes).subspan(at - begin, std::min(kBlock, end - at));
-    const auto part = file.read(at, block);
-    const bool whole = part && (*part == block.size() || ended_at(at + *part));
-    unreadable |= !whole && !planted(Bug::kEioEndsLog);
-    std::fill(block.begin() + static_cast<ptrdiff_t>(whole ? *part : 0), block.end(), std::byte{0});
-  }
+  if (!read_blocks(file, begin, bytes).empty()) unreadable = true;
   return bytes;
 }
 
@@ -180,6 +211,15 @@ bool is_all_zeros(storage::File& file, uint64_t begin, uint64_t end) {
     if (unreadable || used_bytes(bytes) > 0) return false;
   }
   return true;
+}
+
+std::optional<uint64_t> first_unreadable(storage::File& file, uint64_t begin, uint64_t end) {
+  std::vector<std::byte> bytes(std::min(kWindow, end - std::min(begin, end)));
+  for (uint64_t at = begin; at < end; at += kWindow) {
+    const auto bad = read_blocks(file, at, std::span(bytes).first(std::min(kWindow, end - at)));
+    if (!bad.empty()) return *bad.begin();
+  }
+  return std::nullopt;
 }
 
 Result<std::vector<log::FileId>> list_log_files(storage::Storage& storage) {
@@ -226,14 +266,12 @@ Result<log::LogFileRef> open_log_file(storage::Storage& storage, const log::Volu
   return log_file;
 }
 
-std::vector<std::byte> read_image(const FoundGroup& group, bool& unreadable) {
+void read_image(const FoundGroup& group, std::vector<std::byte>& image, bool& unreadable) {
+  image.resize(group.length);
   const uint64_t end = group.offset + group.length;
-  if (group.gaps.empty()) return read_stretch(*group.file->file, group.offset, end, unreadable);
-  std::vector<std::byte> image(group.length);
   const auto read = [&](uint64_t from, uint64_t to) {
-    const auto bytes = read_stretch(*group.file->file, from, to, unreadable);
-    std::copy(bytes.begin(), bytes.end(),
-              image.begin() + static_cast<ptrdiff_t>(from - group.offset));
+    const auto part = std::span(image).subspan(from - group.offset, to - from);
+    if (!read_blocks(*group.file->file, from, part).empty()) unreadable = true;
   };
   uint64_t at = group.offset;
   for (const log::Gap& gap : group.gaps) {
@@ -243,7 +281,6 @@ std::vector<std::byte> read_image(const FoundGroup& group, bool& unreadable) {
     at = begin + gap.length;
   }
   read(at, end);
-  return image;
 }
 
 std::optional<FileScan> scan_by_footer(const log::LogFileRef& file, const log::Salt& salt,
@@ -251,6 +288,7 @@ std::optional<FileScan> scan_by_footer(const log::LogFileRef& file, const log::S
   FileScan scan;
   scan.file = file;
   scan.from = from;
+  std::vector<std::byte> image;
   auto gap = footer.gaps.begin();
   uint64_t at = 0;
   for (const log::FooterGroup& entry : footer.groups) {
@@ -258,11 +296,10 @@ std::optional<FileScan> scan_by_footer(const log::LogFileRef& file, const log::S
     group.file = file;
     group.offset = entry.offset * kBlock;
     group.length = entry.length * kBlock;
-    group.by_footer = true;
     group.gaps.assign(gap, gap + entry.gaps);
     gap += entry.gaps;
     if (group.offset < from) continue;
-    const auto image = read_image(group, scan.unreadable);
+    read_image(group, image, scan.unreadable);
     const auto header = log::decode_group_header(image, salt, group.offset);
     const bool as_told = header && header->crc == entry.crc && header->sequence == entry.sequence &&
                          round_up(header->length, kBlock) == group.length &&
@@ -305,27 +342,26 @@ FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t 
   FileScan scan;
   scan.file = file;
   scan.from = from;
+  Window window(*file->file, to, scan.unreadable);
   uint64_t offset = from;
   while (offset + kBlock <= to && !scan.stopped) {
-    if (auto group = group_at(scan, file, salt, offset, to, visitor)) {
+    if (auto group = group_at(scan, window, salt, offset, to, visitor)) {
       offset += group->length;
       scan.groups.push_back(std::move(*group));
       continue;
     }
-    const auto block = read_stretch(*file->file, offset, offset + kBlock, scan.unreadable);
-    if (log::is_footer_block(block, salt, offset)) break;  // behind it there are no groups
+    // Behind a footer there are no groups.
+    if (log::is_footer_block(window.at(offset, offset + kBlock), salt, offset)) break;
     if (planted(Bug::kFirstBadSumEndsLog)) break;
-    const uint64_t next = find_group(*file->file, salt, offset + kBlock, to, scan.unreadable);
-    if (next >= to && is_rest_of_footer(file, offset, to, scan.unreadable)) break;
-    const size_t known = scan.stretches.size();
-    if (next < to) {
-      scan.stretches.push_back({file, offset, next, false});
-    } else {
-      note_last_stretch(scan, file, offset, next);
+    const Between between = look_between(window, salt, offset, to);
+    const bool last = between.next >= to;
+    if (last && between.footer) break;
+    if (!last || between.used_end > 0) {
+      // What is zeros at the end of the last one was never written.
+      scan.stretches.push_back({file, offset, last ? between.used_end : between.next, last});
+      if (visitor.stretch && !visitor.stretch(scan.stretches.back())) scan.stopped = true;
     }
-    const bool found = scan.stretches.size() > known;
-    if (found && visitor.stretch && !visitor.stretch(scan.stretches.back())) scan.stopped = true;
-    offset = next;
+    offset = between.next;
   }
   return scan;
 }

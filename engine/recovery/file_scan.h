@@ -17,7 +17,6 @@ struct FoundGroup {
   log::GroupHeader header;
   bool whole = false;  // all records are there and match their CRCs
   // Of a scan by footer: the large payloads in it, which were not read.
-  bool by_footer = false;
   std::vector<log::Gap> gaps;
   log::ObjectId highest_object = 0;
 };
@@ -73,8 +72,8 @@ FileScan scan_file(const log::LogFileRef& file, const log::Salt& salt, uint64_t 
 std::optional<FileScan> scan_by_footer(const log::LogFileRef& file, const log::Salt& salt,
                                        const log::Footer& footer, uint64_t from);
 
-// The bytes of a group; without the payloads that were skipped, if it was found by a footer.
-std::vector<std::byte> read_image(const FoundGroup& group, bool& unreadable);
+// The bytes of a group, but for those of its gaps, which are not set.
+void read_image(const FoundGroup& group, std::vector<std::byte>& image, bool& unreadable);
 
 // Reads what scan_file() has found.
 Result<log::Manifest> read_manifest(const FileScan& scan, const log::Salt& salt,
@@ -82,6 +81,9 @@ Result<log::Manifest> read_manifest(const FileScan& scan, const log::Salt& salt,
 
 // True if every byte of the file is there and zero.
 bool is_all_zeros(storage::File& file, uint64_t begin, uint64_t end);
+
+// Where the first block of a stretch lies that the disk cannot read.
+std::optional<uint64_t> first_unreadable(storage::File& file, uint64_t begin, uint64_t end);
 
 // The bytes of a stretch of a file; blocks that the disk cannot read come as zeros.
 std::vector<std::byte> read_stretch(storage::File& file, uint64_t begin, uint64_t end,

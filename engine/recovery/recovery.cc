@@ -248,6 +248,7 @@ class Recovery {
       if (spare_payloads && read_by_footer(file, from, scans)) continue;
       const uint64_t to = cut_of(*file).value_or(file->size - file->footer);
       scans.push_back(scan_file(file, files_.salt(*file), from, to));
+      if (scans.back().unreadable) unreadable_.insert(file->id);
     }
     return scans;
   }
@@ -325,20 +326,18 @@ class Recovery {
   // another.
   Status check_end_is_readable(const Verdict& verdict) const {
     for (const log::LogFileRef& file : opened_) {
+      if (unreadable_.count(file->id) == 0) continue;  // the scan has read it all
       if (verdict.manifest.end_of(file->id) || verdict.manifest.gone(file->id)) continue;
       const uint64_t to = cut_of(*file).value_or(file->size - file->footer);
       uint64_t from = file->end;  // what the checkpoint covers needs no groups
       for (const FoundGroup& group : verdict.kept) {
         if (group.file == file) from = std::max(from, group.offset + group.length);
       }
-      for (uint64_t at = from; at < to; at += log::kBlock) {
-        bool unreadable = false;
-        (void)read_stretch(*file->file, at, std::min(at + log::kBlock, to), unreadable);
-        if (!unreadable) continue;
-        return fail(EIO, log::log_file_path(file->id) + ": the disk cannot read it at offset " +
-                             std::to_string(at) +
-                             ", where the log may go on; copy the data directory to a sound disk");
-      }
+      const auto at = first_unreadable(*file->file, from, to);
+      if (!at) continue;
+      return fail(EIO, log::log_file_path(file->id) + ": the disk cannot read it at offset " +
+                           std::to_string(*at) +
+                           ", where the log may go on; copy the data directory to a sound disk");
     }
     return {};
   }
@@ -412,6 +411,7 @@ class Recovery {
   std::set<log::FileId> uncut_;  // whose cuts no longer count
   bool nothing_torn_ = false;    // the slots of the last mount are there
   std::vector<log::LogFileRef> opened_;
+  std::set<log::FileId> unreadable_;  // in part
   std::map<log::FileId, checkpoint::FileEntry> covered_;
   log::Manifest manifest_;
   bool manifest_lost_ = false;  // a younger one cannot be read

@@ -22,6 +22,11 @@ Status Replay::run(const Verdict& verdict, Index::Mode mode) {
   for (auto at = verdict.damaged.rbegin(); at != verdict.damaged.rend(); ++at) {
     stretches[at->file->id].push_back(&*at);
   }
+  if (mode == Index::Mode::kSequenceOrder) {
+    uint64_t records = 0;
+    for (const FoundGroup& group : verdict.kept) records += group.header.record_count;
+    kept_.reserve(records);
+  }
   for (const FoundGroup& group : verdict.kept) {
     const auto here = stretches.find(group.file->id);
     while (here != stretches.end() && !here->second.empty() &&
@@ -42,9 +47,10 @@ Status Replay::run(const Verdict& verdict, Index::Mode mode) {
 Status Replay::take_group(const FoundGroup& group, Index::Mode mode) {
   const log::LogFile& file = *group.file;
   bool unreadable = false;
-  const auto image = read_image(group, unreadable);
+  read_image(group, image_, unreadable);
+  const std::span<const std::byte> image = image_;
   const auto contents =
-      log::read_group(image, group.header, files_.salt(file), group.offset, group.by_footer);
+      log::read_group(image, group.header, files_.salt(file), group.offset, !group.gaps.empty());
   if (group.whole && !contents.whole) {  // and the verdict knows nothing of it
     return fail(EIO, log::log_file_path(file.id) + ": the disk cannot read the group at offset " +
                          std::to_string(group.offset) + " a second time");
@@ -90,21 +96,45 @@ void Replay::take(const log::LogFile& file, uint64_t group_offset,
       std::max(result_.start.next_object, log::youngest_object(found.record) + 1);
   if (mode == Index::Mode::kLogOrder) return apply(found.record, placed, mode);
   const auto meta = image.subspan(entry.offset, found.meta_length);
-  kept_.push_back(
-      {found.record.sequence, kept_.size(), placed, {meta.begin(), meta.end()}, files_.salt(file)});
+  auto* copy = static_cast<std::byte*>(metas_.allocate(meta.size(), alignof(std::byte)));
+  std::copy(meta.begin(), meta.end(), copy);
+  kept_.push_back({found.record.sequence, static_cast<uint32_t>(kept_.size()), found.record.type,
+                   &file, placed, copy});
 }
 
 void Replay::apply_kept() {
-  std::sort(kept_.begin(), kept_.end(), [](const Kept& a, const Kept& b) {
+  const auto in_order = [](const Kept& a, const Kept& b) {
     if (planted(Bug::kReplayAsFound)) return a.order < b.order;
     return a.sequence != b.sequence ? a.sequence < b.sequence : a.order < b.order;
-  });
-  for (const Kept& kept : kept_) {
-    const auto found = log::decode(kept.meta, kept.salt, kept.placed.position.offset());
-    VALFS_CHECK(found.has_value());
-    apply(found->record, kept.placed, Index::Mode::kSequenceOrder);
+  };
+  if (!std::is_sorted(kept_.begin(), kept_.end(), in_order)) {
+    std::sort(kept_.begin(), kept_.end(), in_order);
   }
-  kept_.clear();
+  size_t inodes = 0;
+  size_t names = 0;
+  for (const Kept& kept : kept_) {
+    inodes += kept.type == RecordType::kInode ? 1 : 0;
+    names += kept.type == RecordType::kName ? 1 : 0;
+  }
+  index_.reserve(inodes, names);
+  // In batches, so that the index can have its memory fetched for many records at once.
+  constexpr size_t kBatch = 64;
+  std::vector<log::Record> batch;
+  for (std::span<const Kept> left = kept_; !left.empty(); left = left.subspan(batch.size())) {
+    batch.clear();
+    for (const Kept& kept : left.first(std::min(kBatch, left.size()))) {
+      const auto found = log::decode({kept.meta, kept.placed.meta_length}, files_.salt(*kept.file),
+                                     kept.placed.position.offset());
+      VALFS_CHECK(found.has_value());
+      batch.push_back(found->record);
+    }
+    index_.expect(batch);
+    for (size_t i = 0; i < batch.size(); i++) {
+      apply(batch[i], left[i].placed, Index::Mode::kSequenceOrder);
+    }
+  }
+  kept_ = {};
+  metas_.release();
 }
 
 void Replay::apply(const log::Record& record, const index::Placed& placed, Index::Mode mode) {

@@ -1,6 +1,9 @@
 // Replay: the records of the groups that recovery keeps, applied to the index.
 #pragma once
 
+#include <memory_resource>
+
+#include "engine/base/large_memory.h"
 #include "engine/recovery/recovery.h"
 #include "engine/recovery/verdict.h"
 
@@ -14,13 +17,14 @@ class Replay {
   Status run(const Verdict& verdict, index::Index::Mode mode);
 
  private:
-  // A record without its payload, owning its name and body: for replay in order of sequence.
+  // A record without its payload, for replay in order of sequence.
   struct Kept {
     log::RecordSequence sequence;
-    uint64_t order;  // place in the log, for records of the same sequence
+    uint32_t order;  // place in the log, for records of the same sequence
+    log::RecordType type;
+    const log::LogFile* file;
     index::Placed placed;
-    std::vector<std::byte> meta;
-    log::Salt salt;
+    const std::byte* meta;  // in metas_
   };
 
   Status take_group(const FoundGroup& group, index::Index::Mode mode);
@@ -35,7 +39,10 @@ class Replay {
   index::Index& index_;
   const log::LogFiles& files_;
   Recovered& result_;
-  std::vector<Kept> kept_;
+  std::vector<Kept, LargeAllocator<Kept>> kept_;
+  LargeMemory large_memory_;
+  std::pmr::monotonic_buffer_resource metas_{kHugePage, &large_memory_};
+  std::vector<std::byte> image_;  // of the group at hand
   std::vector<log::DirectoryEntry> lost_;
   bool damaged_ = false;  // something is: names may be lost
 };

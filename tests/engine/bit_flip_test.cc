@@ -126,9 +126,9 @@ class Volume {
     store.reset();
     disk_.restart(CrashKind::kPowerLoss);
     const auto clone = disk_.clone_after_process_kill(1);
-    store = must_open(*clone, options_);
-    sound_ = objects_of(*store);
-    store->read_index([&](const index::Index& index) {
+    const auto sound = must_open(*clone, options_);
+    sound_ = objects_of(*sound);
+    sound->read_index([&](const index::Index& index) {
       index.for_each_inode([&](const index::Inode& inode) {
         if (inode.attributes.blob != 0) blobs_[inode.attributes.blob] = inode.id;
       });

@@ -233,7 +233,7 @@ class Bounded {
 };
 
 TEST(Bounded, P1_P2_P3_P5_P6_AllWorkloadsOfOneOperation) {
-  Bounded bounded(nightly() ? 30 : 10);
+  Bounded bounded(nightly() ? 30 : std::max<uint64_t>(1, with_effort(10)));
   bounded.run_all(1, 0, 1);
   if (std::getenv("VALFS_CASE") == nullptr) {
     EXPECT_EQ(bounded.workloads(), vocabulary().size() * 3);

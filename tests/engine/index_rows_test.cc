@@ -7,12 +7,14 @@
 #include <random>
 
 #include "engine/index/index.h"
+#include "tests/support/crash_check.h"
 
 namespace valfs::index {
 namespace {
 
 using log::Record;
 using log::RecordType;
+using test::with_effort;
 
 std::span<const std::byte> body_of(const Attributes& attributes) {
   return log::bytes_of(attributes);
@@ -88,7 +90,7 @@ TEST(IndexBudget, AFileTakes128BytesAndItsName) {
 TEST(IndexRows, ComeBackAsTheyWere) {
   std::mt19937_64 random(1);
   const auto number = [&] { return random() >> random() % 64; };
-  for (int i = 0; i < 20'000; i++) {
+  for (uint64_t i = 0; i < with_effort(20'000); i++) {
     Index index;
     Inode from;
     from.id = number() | 1;
@@ -115,7 +117,7 @@ TEST(IndexRows, ComeBackAsTheyWere) {
     from.lossy = i % 5 == 0;
     std::vector<Extent> extents;
     uint64_t end = i % 4 == 0 ? 0 : number() >> 8;
-    for (int e = 0; e < i % 5 - 1; e++) {
+    for (int e = 0; e < static_cast<int>(i % 5) - 1; e++) {
       const uint64_t meta = 72 + random() % 1000;
       const uint64_t length = 1 + random() % 4'000'000;
       const uint64_t skip = i % 2 == 0 ? 0 : random() % 1000;
@@ -171,7 +173,7 @@ TEST(IndexArena, PiecesDoNotOverlap) {
   const auto check = [&](Arena::Ref ref, const Piece& piece) {
     for (size_t i = 0; i < piece.bytes; i++) ASSERT_EQ(arena.at(ref)[i], piece.mark);
   };
-  for (int i = 0; i < 30'000; i++) {
+  for (uint64_t i = 0; i < with_effort(30'000); i++) {
     if (random() % 3 != 0 || pieces.empty()) {
       const size_t bytes = 1 + random() % (random() % 100 == 0 ? Arena::kLargest : 300);
       const Piece piece{bytes, static_cast<std::byte>(1 + random() % 255)};

@@ -130,7 +130,7 @@ TEST(Regression, P10_BytesOfLargeValuesAreCountedExactly) {
 // Tombstones used up the reserve of a full volume; then nothing could be removed, and the volume
 // not even be mounted.
 TEST(Regression, P10_AFullVolumeCanBeEmptied) {
-  Volume volume(12 << 20);
+  Volume volume(8 << 20);
   int made = 0;
   while (create(*volume.store, "f" + std::to_string(made))) {
     if (++made % 100 == 0) volume.tick();
