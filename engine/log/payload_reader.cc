@@ -117,9 +117,11 @@ Status read_payload(const LogFile& file, const Salt& salt, const index::Extent& 
   const uint64_t first_chunk = begin / kPayloadChunk;
   const uint64_t fetch_begin = first_chunk * kPayloadChunk;
   const uint64_t fetch_end = round_up(end, kPayloadChunk);
+  // Most records are one extent as a whole, and their payload ends where it does.
+  const uint64_t likely_end = std::min(fetch_end, extent.in_payload() + extent.length);
 
-  bool one_read = extent.meta + fetch_end <= kOneRead;
-  auto fetched = fetch(file, start, one_read ? extent.meta + fetch_end : extent.meta);
+  bool one_read = extent.meta + likely_end <= kOneRead;
+  auto fetched = fetch(file, start, one_read ? extent.meta + likely_end : extent.meta);
   if (!fetched && one_read) {  // it may be a neighbour that cannot be read
     one_read = false;
     fetched = fetch(file, start, extent.meta);
@@ -133,7 +135,7 @@ Status read_payload(const LogFile& file, const Salt& salt, const index::Extent& 
   const uint64_t payload_end = std::min<uint64_t>(fetch_end, found->payload_length);
   std::vector<std::byte> tail;
   std::span<const std::byte> payload;
-  if (one_read) {
+  if (one_read && payload_end <= likely_end) {
     if (head.size() < extent.meta + payload_end) {
       return tl::unexpected(damaged(file.id, start, "log file ends inside the record"));
     }

@@ -41,7 +41,7 @@ class Replay {
   Recovered& result_;
   std::vector<Kept, LargeAllocator<Kept>> kept_;
   LargeMemory large_memory_;
-  std::pmr::monotonic_buffer_resource metas_{kHugePage, &large_memory_};
+  std::pmr::monotonic_buffer_resource metas_{&large_memory_};
   std::vector<std::byte> image_;  // of the group at hand
   std::vector<log::DirectoryEntry> lost_;
   bool damaged_ = false;  // something is: names may be lost

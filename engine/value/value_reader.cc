@@ -9,6 +9,8 @@
 namespace valfs {
 namespace {
 
+constexpr uint64_t kLongestRead = 1 << 20;  // bytes
+
 // The bytes of [begin, begin + length) that an extent holds: how far in, and how many.
 struct Overlap {
   uint64_t skip;  // from the extent's start
@@ -37,32 +39,49 @@ Result<size_t> ValueReader::read(log::ObjectId id, uint64_t offset, std::span<st
   }
   if (offset >= size) return 0;
   into = into.first(std::min<uint64_t>(into.size(), size - offset));
-  for (size_t done = 0; done < into.size();) {
-    const uint64_t at = offset + done;
-    const uint64_t skip = at % kValueChunk;
-    const size_t length = std::min<uint64_t>(into.size() - done, kValueChunk - skip);
-    VALFS_TRY(read_chunk(id, at / kValueChunk, size, skip, into.subspan(done, length)));
-    done += length;
+  const uint64_t end = offset + into.size();
+  const auto part = [&](uint64_t from, uint64_t to) {
+    return into.subspan(from - offset, to - from);
+  };
+  uint64_t missing = offset;  // what lies from here to `at` is not cached, and is read at once
+  for (uint64_t at = offset; at < end;) {
+    const uint64_t next = std::min(end, (at / kValueChunk + 1) * kValueChunk);
+    const auto bytes = part(at, next);
+    const auto cached = core_.cache.read({id, at / kValueChunk}, at % kValueChunk, bytes);
+    if (cached) {
+      // A chunk that was cached when the value ended in it: what follows is a hole.
+      std::fill(bytes.begin() + static_cast<ptrdiff_t>(*cached), bytes.end(), std::byte{0});
+    }
+    if (cached || next - missing >= kLongestRead) {
+      const uint64_t to = cached ? at : next;
+      VALFS_TRY(read_missing(id, size, missing, part(missing, to)));
+      missing = next;
+    }
+    at = next;
   }
+  VALFS_TRY(read_missing(id, size, missing, part(missing, end)));
   return into.size();
 }
 
-Status ValueReader::read_chunk(log::ObjectId id, uint64_t chunk, uint64_t size, size_t skip,
-                               std::span<std::byte> into) {
-  if (const auto cached = core_.cache.read({id, chunk}, skip, into)) {
-    // A chunk that was cached when the value ended in it: what follows is a hole.
-    std::fill(into.begin() + static_cast<ptrdiff_t>(*cached), into.end(), std::byte{0});
-    return {};
+// Reads whole chunks, and remembers them.
+Status ValueReader::read_missing(log::ObjectId id, uint64_t size, uint64_t begin,
+                                 std::span<std::byte> into) {
+  if (into.empty()) return {};
+  const uint64_t first = begin / kValueChunk * kValueChunk;
+  const uint64_t last = std::min(size, log::round_up(begin + into.size(), kValueChunk));
+  std::vector<std::byte> bytes(last - first);
+  VALFS_ASSIGN(const Snapshot snapshot, read_range(id, first, bytes));
+  for (uint64_t at = first; at < last; at += kValueChunk) {
+    const uint64_t end = std::min(last, at + kValueChunk);
+    const bool hole = std::none_of(
+        snapshot.parts.begin(), snapshot.parts.end(), [&](const Part& part) {
+          return part.extent.offset < end && part.extent.end() > at;
+        });
+    if (hole) continue;  // needs no cache
+    remember(id, at / kValueChunk, snapshot.sequence,
+             std::span(bytes).subspan(at - first, end - at));
   }
-  const uint64_t begin = chunk * kValueChunk;
-  std::vector<std::byte> bytes(std::min(kValueChunk, size - begin));
-  VALFS_ASSIGN(const Snapshot snapshot, read_range(id, begin, bytes));
-  if (snapshot.parts.empty()) {  // a hole needs no cache
-    std::fill(into.begin(), into.end(), std::byte{0});
-    return {};
-  }
-  remember(id, chunk, snapshot.sequence, bytes);
-  std::memcpy(into.data(), bytes.data() + skip, into.size());
+  std::memcpy(into.data(), bytes.data() + (begin - first), into.size());
   return {};
 }
 

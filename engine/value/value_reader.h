@@ -38,8 +38,7 @@ class ValueReader {
   bool was_freed(const Snapshot& snapshot) const;
   // Both; again, if the cleaner has freed what the first snapshot points to.
   Result<Snapshot> read_range(log::ObjectId id, uint64_t begin, std::span<std::byte> into);
-  Status read_chunk(log::ObjectId id, uint64_t chunk, uint64_t size, size_t skip,
-                    std::span<std::byte> into);
+  Status read_missing(log::ObjectId id, uint64_t size, uint64_t begin, std::span<std::byte> into);
   void remember(log::ObjectId id, uint64_t chunk, log::RecordSequence sequence,
                 std::span<const std::byte> bytes);
 
