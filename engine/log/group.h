@@ -60,8 +60,8 @@ struct GroupContents {
 };
 
 // Reads the records of a group whose header is good. Records behind a damaged one are found again.
-// Of an image read with the help of a footer, payloads from kSkippedPayload on are not there, and
-// are taken for good (`skipped`).
+// `skipped`: payloads from kSkippedPayload on are not in the image (a footer, or an earlier look,
+// has spared them), and are taken for good.
 GroupContents read_group(std::span<const std::byte> image, const GroupHeader& header,
                          const Salt& salt, uint64_t offset, bool skipped = false);
 

@@ -16,7 +16,7 @@ struct FoundGroup {
   uint64_t length = 0;  // padding included
   log::GroupHeader header;
   bool whole = false;  // all records are there and match their CRCs
-  // Of a scan by footer: the large payloads in it, which were not read.
+  // Large payloads that nobody need read (again): checked by the scan, or spared by a footer.
   std::vector<log::Gap> gaps;
   log::ObjectId highest_object = 0;
 };
