@@ -247,6 +247,14 @@ Result<std::vector<std::byte>> KeyValue::get(std::string_view key) {
 }
 
 Result<size_t> KeyValue::get(std::string_view key, uint64_t offset, std::span<std::byte> into) {
+  VALFS_TRY(check(key));
+  const auto find_value = [key](const index::Index& index) -> Result<Found<Inode>> {
+    auto known = value_of(index, index.find(kRoot, key));
+    VALFS_TRY(must_be_value(known, key));
+    return known;
+  };
+  VALFS_ASSIGN(const auto got, store_.read_in_log(find_value, offset, into));
+  if (got) return *got;
   VALFS_ASSIGN(const Held held, find(key));
   return store_.read(held.inode(), offset, into);
 }

@@ -11,8 +11,6 @@
 namespace valfs {
 namespace {
 
-// So often a read is tried without keeping writers of the value away.
-constexpr int kQuickReads = 3;
 // The largest write that the kernel sends in one request, and what its record needs besides.
 constexpr uint64_t kLargestWrite = 1 * kMiB + 4 * kKiB;
 
@@ -41,34 +39,34 @@ void Store::read_index(const std::function<void(const index::Index&)>& use) cons
   use(rooms_->core.index);
 }
 
-// A read is put together from several looks at the index. It counts only if the value has not
-// changed in between: else it might mix the size of one moment with the bytes of another.
 Result<size_t> Store::read(log::ObjectId inode, uint64_t offset, std::span<std::byte> into) {
-  Core& core = rooms_->core;
-  struct Look {
-    bool there = false;
-    log::ObjectId blob = 0;
-    log::RecordSequence sequence = 0;
-    bool operator==(const Look&) const = default;
+  const auto find = [inode](const index::Index& index) -> Result<index::Found<index::Inode>> {
+    auto known = index.find(inode);
+    if (known == nullptr) return fail(ENOENT, "no object " + std::to_string(inode));
+    return known;
   };
-  const auto look = [&] {
-    const std::shared_lock lock(core.state);
-    const auto known = core.index.find(inode);
-    return known == nullptr ? Look{} : Look{true, known->attributes.blob, known->sequence};
-  };
-  for (int tries = 0;; tries++) {
-    // Whoever changes a value holds its lock, which is only needed if the quick way fails.
-    std::shared_lock value(core.value_lock(inode), std::defer_lock);
-    if (tries >= kQuickReads) value.lock();
-    const Look before = look();
-    if (before.blob != 0) {
-      if (!value.owns_lock()) value.lock();
-      if (look().blob != before.blob) continue;
-      return rooms_->blobs.read(inode, offset, into);
-    }
-    auto got = rooms_->values.read(inode, offset, into);
-    if (value.owns_lock() || look() == before) return got;
+  if (into.size() <= ValueReader::kOneLook) {
+    VALFS_ASSIGN(const auto got, rooms_->values.read(find, offset, into));
+    if (got) return *got;
   }
+  // Whoever changes a value holds its lock, so that several looks give one state of it.
+  const std::shared_lock value(rooms_->core.value_lock(inode));
+  size_t done = 0;
+  while (done < into.size()) {
+    const auto rest = into.subspan(done);
+    const auto piece = rest.first(std::min<size_t>(rest.size(), ValueReader::kOneLook));
+    VALFS_ASSIGN(const auto got, rooms_->values.read(find, offset + done, piece));
+    if (!got) return rooms_->blobs.read(inode, offset, into);
+    done += *got;
+    if (*got < piece.size()) break;
+  }
+  return done;
+}
+
+Result<std::optional<size_t>> Store::read_in_log(const Find& find, uint64_t offset,
+                                                 std::span<std::byte> into) {
+  if (into.size() > ValueReader::kOneLook) return std::nullopt;
+  return rooms_->values.read(find, offset, into);
 }
 
 log::ObjectId Store::next_object() const {

@@ -103,6 +103,13 @@ class Store {
   void read_index(const std::function<void(const index::Index&)>& use) const;
   // Bytes of the value from `offset` on, as many as there are up to into.size(). EIO: damaged.
   Result<size_t> read(log::ObjectId inode, uint64_t offset, std::span<std::byte> into);
+  // The same for the value that `find` chooses, in one look: it is called as by read_index(), more
+  // than once if the cleaner interferes, and what it finds need not be held. Nothing is read, and
+  // nothing returned, if the value lies in bin/ or more than 4 MiB are asked for: hold it and
+  // read().
+  using Find = std::function<Result<index::Found<index::Inode>>(const index::Index&)>;
+  Result<std::optional<size_t>> read_in_log(const Find& find, uint64_t offset,
+                                            std::span<std::byte> into);
   // Names made from now on have this cookie or a higher one.
   log::ObjectId next_object() const;
   const StoreOptions& options() const;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <limits>
 
 #include "engine/base/check.h"
 
@@ -30,9 +29,6 @@ constexpr uint64_t kLatestReconfiguration = uint64_t{1} << 20;
 // before. On a cyclic scan this is how the policy learns at all.
 constexpr uint32_t kAccessesPerExplorer = 32;
 constexpr uint64_t kExplorerShare = 100;
-
-// Above any worth: a density is at most kReuseClasses * 2, times (K + size) / size.
-constexpr double kExplorerRank = 1e15;
 
 // 4,096 ages give tables of 2.3 MiB, which only a large cache earns back; 1,024 cost about 0.4 %
 // more misses.
@@ -83,7 +79,7 @@ void LhdPolicy::overwrite(LhdTag& tag, uint64_t old_charge, uint64_t new_charge)
 void LhdPolicy::evict(const LhdTag& tag, uint64_t charge) {
   // An object in overflow counts as worth nothing here, not as its rank of minus infinity, from
   // which the average would take hundreds of evictions to come back.
-  victim_worth_ = kDecay * victim_worth_ + (1 - kDecay) * worth(tag, charge);
+  victim_worth_ = kDecay * victim_worth_ + (1 - kDecay) * worth(tag, age_of(tag), charge);
   ++evictions_;
   remove(tag, charge);
 }
@@ -93,53 +89,8 @@ void LhdPolicy::remove(const LhdTag& tag, uint64_t charge) {
   release(tag, charge);
 }
 
-double LhdPolicy::rank(const LhdTag& tag, uint64_t charge) const {
-  // So old that the table cannot tell its density: older than almost all that was ever hit.
-  if (age_of(tag) == table_.ages() - 1) return std::numeric_limits<double>::lowest();
-  return worth(tag, charge) + (tag.explorer ? kExplorerRank : 0);
-}
-
 bool LhdPolicy::is_doubtful(const LhdTag& tag, uint64_t charge) const {
-  return !tag.explorer && worth(tag, charge) < victim_worth_;
-}
-
-float LhdPolicy::initial_density(uint32_t cls, uint32_t age) {
-  const uint32_t reuse = cls == 0 ? 0 : (cls - 1) % kReuseClasses;
-  return static_cast<float>(reuse + kReuseClasses + 1) / static_cast<float>(age + 1);
-}
-
-// The cost of a miss that the object is expected to save, by byte and time that it occupies: the
-// paper ranks density / size, which saves objects; times (K + size) it saves time.
-double LhdPolicy::worth(const LhdTag& tag, uint64_t charge) const {
-  const uint32_t age = age_of(tag);
-  if (age == table_.ages() - 1) return 0;
-  const uint32_t cls = class_of(tag);
-  const double density =
-      double{table_.learned() ? table_.density(cls, age) : initial_density(cls, age)};
-  const double size = static_cast<double>(charge);
-  return density * (cost_bytes_ + size) / size;
-}
-
-uint32_t LhdPolicy::age_of(const LhdTag& tag) const {
-  const uint64_t age = (now_ - tag.last_access) >> shift_;
-  return static_cast<uint32_t>(std::min<uint64_t>(age, table_.ages() - 1));
-}
-
-// By frequency, and by the doublings that the sum of the latest two ages needs to reach the span.
-uint32_t LhdPolicy::class_of(const LhdTag& tag) const {
-  if (tag.accesses < 2) return 0;
-  const auto frequency = static_cast<uint32_t>(std::bit_width(tag.accesses)) - 2;
-  const uint64_t age = uint64_t{tag.latest_age} + tag.previous_age;
-  const uint64_t span = uint64_t{table_.ages()} << shift_;
-  uint32_t reuse = kReuseClasses - 1;
-  if (age >= span) {
-    reuse = 0;
-  } else if (age > 0) {
-    // Both are compared by their highest bit: the span is a power of two.
-    const auto doublings = static_cast<uint32_t>(std::bit_width(span) - std::bit_width(age));
-    reuse = std::min(doublings, reuse);
-  }
-  return 1 + frequency * kReuseClasses + reuse;
+  return !tag.explorer && worth(tag, age_of(tag), charge) < victim_worth_;
 }
 
 void LhdPolicy::start_lifetime(LhdTag& tag, uint64_t charge) {

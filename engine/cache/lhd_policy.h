@@ -5,8 +5,11 @@
 // the cache samples some objects and evicts the one that is worth least.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "engine/cache/density_table.h"
 #include "engine/cache/random.h"
@@ -82,7 +85,10 @@ class LhdPolicy {
   [[nodiscard]] const DensityTable& table() const { return table_; }
 
  private:
-  [[nodiscard]] double worth(const LhdTag& tag, uint64_t charge) const;
+  // Above any worth: a density is at most kReuseClasses * 2, times (K + size) / size.
+  static constexpr double kExplorerRank = 1e15;
+
+  [[nodiscard]] double worth(const LhdTag& tag, uint32_t age, uint64_t charge) const;
   void start_lifetime(LhdTag& tag, uint64_t charge);
   bool explore(uint64_t charge);
   void release(const LhdTag& tag, uint64_t charge);
@@ -107,5 +113,52 @@ class LhdPolicy {
   double residents_average_ = 0;       // moving average over reconfigurations, from 0
   double residents_weight_ = 0;        // of what entered that average
 };
+
+// Inline is what an eviction does with each of its samples.
+
+inline double LhdPolicy::rank(const LhdTag& tag, uint64_t charge) const {
+  const uint32_t age = age_of(tag);
+  // So old that the table cannot tell its density: older than almost all that was ever hit.
+  if (age == table_.ages() - 1) return std::numeric_limits<double>::lowest();
+  return worth(tag, age, charge) + (tag.explorer ? kExplorerRank : 0);
+}
+
+// The cost of a miss that the object is expected to save, by byte and time that it occupies: the
+// paper ranks density / size, which saves objects; times (K + size) it saves time.
+inline double LhdPolicy::worth(const LhdTag& tag, uint32_t age, uint64_t charge) const {
+  if (age == table_.ages() - 1) return 0;
+  const uint32_t cls = class_of(tag);
+  const double density =
+      double{table_.learned() ? table_.density(cls, age) : initial_density(cls, age)};
+  const double size = static_cast<double>(charge);
+  return density * (cost_bytes_ + size) / size;
+}
+
+inline float LhdPolicy::initial_density(uint32_t cls, uint32_t age) {
+  const uint32_t reuse = cls == 0 ? 0 : (cls - 1) % kReuseClasses;
+  return static_cast<float>(reuse + kReuseClasses + 1) / static_cast<float>(age + 1);
+}
+
+inline uint32_t LhdPolicy::age_of(const LhdTag& tag) const {
+  const uint64_t age = (now_ - tag.last_access) >> shift_;
+  return static_cast<uint32_t>(std::min<uint64_t>(age, table_.ages() - 1));
+}
+
+// By frequency, and by the doublings that the sum of the latest two ages needs to reach the span.
+inline uint32_t LhdPolicy::class_of(const LhdTag& tag) const {
+  if (tag.accesses < 2) return 0;
+  const auto frequency = static_cast<uint32_t>(std::bit_width(tag.accesses)) - 2;
+  const uint64_t age = uint64_t{tag.latest_age} + tag.previous_age;
+  const uint64_t span = uint64_t{table_.ages()} << shift_;
+  uint32_t reuse = kReuseClasses - 1;
+  if (age >= span) {
+    reuse = 0;
+  } else if (age > 0) {
+    // Both are compared by their highest bit: the span is a power of two.
+    const auto doublings = static_cast<uint32_t>(std::bit_width(span) - std::bit_width(age));
+    reuse = std::min(doublings, reuse);
+  }
+  return 1 + frequency * kReuseClasses + reuse;
+}
 
 }  // namespace valfs::cache

@@ -28,28 +28,34 @@ Entry* Residents::find(const CacheKey& key) {
 }
 
 Slot& Residents::add(std::unique_ptr<Entry> entry, const LhdTag& tag) {
-  if (slots_.size() >= buckets_.size()) grow_index();
-  entry->slot = slots_.size();
+  if (count_ >= buckets_.size()) grow_index();
+  if (count_ == blocks_.size() * kBlock) blocks_.push_back(std::make_unique<Slot[]>(kBlock));
+  entry->slot = count_++;
   const bool is_new = index_.insert(*entry).second;
   VALFS_CHECK(is_new);
   const uint64_t charge = entry->charge();
   bytes_ += charge;
-  slots_.push_back({tag, charge, std::move(entry)});
-  return slots_.back();
+  Slot& slot = slot_of(*entry);
+  slot = {tag, static_cast<uint32_t>(charge), std::move(entry)};
+  return slot;
 }
 
 void Residents::remove(Entry& entry) {
-  const size_t slot = entry.slot;
   index_.erase(index_.iterator_to(entry));
   bytes_ -= entry.charge();
-  std::swap(slots_[slot], slots_.back());
-  slots_[slot].entry->slot = slot;
-  slots_.pop_back();
+  Slot& freed = slot_of(entry);
+  Slot& last = at(count_ - 1);
+  last.entry->slot = entry.slot;
+  std::swap(freed, last);
+  last = {};
+  count_--;
+  if (blocks_.size() * kBlock - count_ >= 2 * kBlock) blocks_.pop_back();
 }
 
 void Residents::clear() {
   index_.clear();
-  slots_.clear();
+  blocks_.clear();
+  count_ = 0;
   bytes_ = 0;
 }
 

@@ -5,7 +5,6 @@
 #include <boost/intrusive/unordered_set.hpp>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <span>
 #include <vector>
@@ -41,11 +40,12 @@ struct Entry : boost::intrusive::unordered_set_base_hook<> {
 
 // Where an entry is kept, with what the policy asks about it: every eviction looks at many entries
 // chosen at random, and shall not have to touch the entries themselves.
-struct Slot {
-  LhdTag tag;
-  uint64_t charge = 0;
+struct alignas(32) Slot {
+  [[no_unique_address]] LhdTag tag;
+  uint32_t charge = 0;
   std::unique_ptr<Entry> entry;
 };
+static_assert(sizeof(Slot) == 32, "two in a cache line");
 
 // What an entry takes besides its bytes: itself and its slot; its bucket, twice, because that array
 // grows by doubling; and what the allocator adds to two blocks.
@@ -75,9 +75,9 @@ class Residents {
   void clear();
 
   // Of all entries in no particular order; removal moves the last one to the free slot.
-  [[nodiscard]] Slot& at(size_t slot) { return slots_[slot]; }
-  [[nodiscard]] Slot& slot_of(const Entry& entry) { return slots_[entry.slot]; }
-  [[nodiscard]] size_t count() const { return slots_.size(); }
+  [[nodiscard]] Slot& at(size_t slot) { return blocks_[slot / kBlock][slot % kBlock]; }
+  [[nodiscard]] Slot& slot_of(const Entry& entry) { return at(entry.slot); }
+  [[nodiscard]] size_t count() const { return count_; }
   // The sum of all charges.
   [[nodiscard]] uint64_t bytes() const { return bytes_; }
 
@@ -93,12 +93,15 @@ class Residents {
                                                 boost::intrusive::hash<Hash>,
                                                 boost::intrusive::power_2_buckets<true>>;
 
+  static constexpr size_t kBlock = 512;
+
   void grow_index();
 
   // The index is declared last, to be destroyed before the entries and buckets it points to.
   Index::bucket_type first_bucket_;
   std::vector<Index::bucket_type> buckets_;
-  std::deque<Slot> slots_;  // grows without room to spare
+  std::vector<std::unique_ptr<Slot[]>> blocks_;  // of kBlock slots: grow without being moved
+  size_t count_ = 0;
   uint64_t bytes_ = 0;
   Index index_;
 };

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/base/check.h"
+#include "engine/base/prefetch.h"
 
 namespace valfs::cache {
 namespace {
@@ -21,8 +22,11 @@ LhdOptions policy_options(const CacheOptions& options) {
           .cost_bytes = options.cost_bytes};
 }
 
+// What a slot can say.
+constexpr uint64_t kLargestCharge = std::numeric_limits<decltype(Slot::charge)>::max();
+
 bool is_too_large(uint64_t size, uint64_t capacity) {
-  return size > capacity / kLargestShare || charge_of(size) > capacity;
+  return size > capacity / kLargestShare || charge_of(size) > std::min(capacity, kLargestCharge);
 }
 
 }  // namespace
@@ -145,6 +149,13 @@ void ValueCache::make_room(uint64_t charge) {
 }
 
 const Slot& ValueCache::choose_victim() {
+  // Where they lie is far apart: all are fetched before the first is looked at.
+  const auto count = static_cast<uint32_t>(residents_.count());
+  std::array<const Slot*, kSamples> samples;
+  for (const Slot*& sample : samples) {
+    sample = &residents_.at(random_.below(count));
+    prefetch(sample);
+  }
   const Slot* worst = nullptr;
   double lowest = std::numeric_limits<double>::infinity();
   const auto consider = [&](const Slot& candidate) {
@@ -153,8 +164,7 @@ const Slot& ValueCache::choose_victim() {
     lowest = rank;
     worst = &candidate;
   };
-  const auto count = static_cast<uint32_t>(residents_.count());
-  for (int i = 0; i < kSamples; ++i) consider(residents_.at(random_.below(count)));
+  for (const Slot* const sample : samples) consider(*sample);
   for (Entry* const newcomer : newcomers_) {
     if (newcomer != nullptr) consider(residents_.slot_of(*newcomer));
   }

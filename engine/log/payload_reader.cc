@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "engine/base/planted.h"
 #include "engine/log/compression.h"
@@ -19,10 +20,11 @@ Error damaged(FileId file, uint64_t offset, const char* what) {
   return {EIO, log_file_path(file) + ": " + what + " at offset " + std::to_string(offset)};
 }
 
-Result<std::vector<std::byte>> fetch(const LogFile& file, uint64_t offset, uint64_t length) {
-  std::vector<std::byte> bytes(length);
-  VALFS_ASSIGN(const size_t got, file.file->read(offset, bytes));
-  bytes.resize(got);
+// Fewer where the file ends.
+Result<Buffer> fetch(const LogFile& file, uint64_t offset, uint64_t length) {
+  Buffer bytes(length);
+  VALFS_ASSIGN(const size_t got, file.file->read(offset, bytes.span()));
+  bytes.shrink(got);
   return bytes;
 }
 
@@ -36,7 +38,7 @@ class CompressedReader {
   Status read(uint64_t begin, std::span<std::byte> into) {
     const uint64_t end = begin + into.size();
     VALFS_TRY(read_head(end));
-    const auto found = decode(head_, salt_, extent_.record.offset());
+    const auto found = decode(head_.span(), salt_, extent_.record.offset());
     if (!found || !is_compressed(found->record)) return damage("damaged record");
     const auto frames = Frames::read(found->record.body, found->payload_length);
     const bool is_it = frames && frames->raw_length() >= end &&
@@ -72,7 +74,7 @@ class CompressedReader {
     // It may be a neighbour that cannot be read.
     if (!fetched) fetched = fetch_(0, sizeof(RecordHeader));
     VALFS_ASSIGN(head_, std::move(fetched));
-    const uint64_t meta = plausible_meta_length(head_);
+    const uint64_t meta = plausible_meta_length(head_.span());
     if (meta > head_.size()) {
       VALFS_ASSIGN(head_, fetch_(0, meta));
     }
@@ -81,17 +83,16 @@ class CompressedReader {
 
   // Bytes of the record: out of what is there, or read.
   Result<std::span<const std::byte>> payload(uint64_t from, uint64_t length) {
-    if (head_.size() >= from + length)
-      return std::span<const std::byte>(head_).subspan(from, length);
+    if (head_.size() >= from + length) return std::as_const(head_).span().subspan(from, length);
     VALFS_ASSIGN(tail_, fetch_(from, length));
-    return std::span<const std::byte>(tail_);
+    return std::as_const(tail_).span();
   }
 
   const FetchRecord& fetch_;
   const Salt& salt_;
   const index::Extent& extent_;
-  std::vector<std::byte> head_;
-  std::vector<std::byte> tail_;
+  Buffer head_;
+  Buffer tail_;
 };
 
 }  // namespace
@@ -127,25 +128,25 @@ Status read_payload(const LogFile& file, const Salt& salt, const index::Extent& 
     fetched = fetch(file, start, extent.meta);
   }
   VALFS_ASSIGN(const auto head, std::move(fetched));
-  const auto found = decode(head, salt, start);
+  const auto found = decode(head.span(), salt, start);
   if (!found || is_compressed(found->record) || found->meta_length != extent.meta ||
       found->payload_length < end) {
     return tl::unexpected(damaged(file.id, start, "damaged record"));
   }
   const uint64_t payload_end = std::min<uint64_t>(fetch_end, found->payload_length);
-  std::vector<std::byte> tail;
+  Buffer tail;
   std::span<const std::byte> payload;
   if (one_read && payload_end <= likely_end) {
     if (head.size() < extent.meta + payload_end) {
       return tl::unexpected(damaged(file.id, start, "log file ends inside the record"));
     }
-    payload = std::span(head).subspan(extent.meta + fetch_begin, payload_end - fetch_begin);
+    payload = head.span().subspan(extent.meta + fetch_begin, payload_end - fetch_begin);
   } else {
     VALFS_ASSIGN(tail, fetch(file, start + extent.meta + fetch_begin, payload_end - fetch_begin));
     if (tail.size() < payload_end - fetch_begin) {
       return tl::unexpected(damaged(file.id, start, "log file ends inside the record"));
     }
-    payload = tail;
+    payload = tail.span();
   }
   for (uint64_t at = 0; at < payload.size(); at += kPayloadChunk) {
     const auto chunk = payload.subspan(at, std::min<uint64_t>(kPayloadChunk, payload.size() - at));

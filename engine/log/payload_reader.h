@@ -4,6 +4,7 @@
 #include <functional>
 #include <span>
 
+#include "engine/base/buffer.h"
 #include "engine/index/extent_map.h"
 #include "engine/log/log_files.h"
 
@@ -17,7 +18,7 @@ Status read_payload(const LogFile& file, const Salt& salt, const index::Extent& 
                     uint64_t skip, std::span<std::byte> into);
 
 // Up to `length` bytes of a record, from `from` bytes behind its start on.
-using FetchRecord = std::function<Result<std::vector<std::byte>>(uint64_t from, uint64_t length)>;
+using FetchRecord = std::function<Result<Buffer>(uint64_t from, uint64_t length)>;
 // The same for a compressed extent, wherever its record lies.
 Status read_compressed(const FetchRecord& fetch, const Salt& salt, const index::Extent& extent,
                        uint64_t skip, std::span<std::byte> into);
