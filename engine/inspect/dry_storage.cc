@@ -66,6 +66,7 @@ class DryStorage::DryFile final : public storage::File {
   }
   Status sync() override { return {}; }
   Status resize(uint64_t) override { return refused(path_); }
+  Status reserve(uint64_t) override { return refused(path_); }
   Status punch(uint64_t, uint64_t) override { return refused(path_); }
   Result<storage::FileInfo> info() override {
     VALFS_ASSIGN(storage::FileInfo info, below_->info());

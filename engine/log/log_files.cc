@@ -86,7 +86,7 @@ std::vector<LogFileRef> LogFiles::all() const {
   return result;
 }
 
-Result<LogFileRef> LogFiles::make_file(FileId id, uint64_t size) {
+Result<LogFileRef> LogFiles::make_file(FileId id, uint64_t size, bool zeroed) {
   const std::string path = log_file_path(id);
   VALFS_TRY(make_parents(storage_, path));
   auto log_file = std::make_shared<LogFile>();
@@ -94,6 +94,7 @@ Result<LogFileRef> LogFiles::make_file(FileId id, uint64_t size) {
   log_file->id = id;
   log_file->epoch = epoch_;
   log_file->size = size;
+  log_file->zeroed = zeroed;
 
   LogFileHeader header;
   header.epoch = epoch_;
@@ -101,50 +102,113 @@ Result<LogFileRef> LogFiles::make_file(FileId id, uint64_t size) {
   header.file = id;
   header.size = size;
   header.crc = crc32c(bytes_of(header).first(offsetof(LogFileHeader, crc)));
-  std::vector<std::byte> bytes(std::min(size, kZeroPiece));
-  std::memcpy(bytes.data(), &header, sizeof header);
-  const auto write_all = [&]() -> Status {
-    for (uint64_t at = 0; at < size; at += kZeroPiece) {
-      VALFS_TRY(log_file->file->write(
-          at, std::span(bytes).first(std::min<uint64_t>(kZeroPiece, size - at))));
-      if (at == 0) std::memset(bytes.data(), 0, sizeof header);
-    }
-    VALFS_TRY(log_file->file->sync());
-    if (planted(Bug::kLogFileWithoutName)) return {};
-    return storage_.sync_directory(parent_of(path));
-  };
-  if (auto written = write_all(); !written) {
+  if (auto filled = fill_file(*log_file, bytes_of(header)); !filled) {
     // Half a spare is of no use, and takes the space that somebody may need to delete something.
     if (auto removed = storage_.remove(path); !removed) return tl::unexpected(removed.error());
-    return tl::unexpected(written.error());
+    return tl::unexpected(filled.error());
   }
   return log_file;
 }
 
+// Durably, with its name.
+Status LogFiles::fill_file(LogFile& file, std::span<const std::byte> header) const {
+  const uint64_t piece = std::min(file.size, kZeroPiece);
+  std::vector<std::byte> bytes(file.zeroed ? piece : kBlock);
+  std::memcpy(bytes.data(), header.data(), header.size());
+  VALFS_TRY(file.file->write(0, bytes));
+  if (!file.zeroed) {
+    const auto reserved = file.file->reserve(file.size);
+    if (!reserved && reserved.error().code != EOPNOTSUPP) return reserved;
+    file.zeroed = !reserved;
+  }
+  if (file.zeroed) {
+    const uint64_t written = bytes.size();
+    bytes.assign(piece, std::byte{0});
+    for (uint64_t at = written; at < file.size; at += piece) {
+      VALFS_TRY(file.file->write(at, std::span(bytes).first(std::min(piece, file.size - at))));
+    }
+  }
+  VALFS_TRY(file.file->sync());
+  if (planted(Bug::kLogFileWithoutName)) return {};
+  return storage_.sync_directory(parent_of(log_file_path(file.id)));
+}
+
 Status LogFiles::prepare(size_t wanted, bool small_will_do) {
   const std::lock_guard slow(prepare_mutex_);
-  while (spares() < wanted) {
-    FileId id;
-    uint64_t size;
-    uint64_t smallest;
-    std::function<uint64_t()> room;
+  while (spares() < wanted) VALFS_TRY(prepare_one(small_will_do));
+  return replace_reserved_spares();
+}
+
+Status LogFiles::prepare_one(bool small_will_do) {
+  FileId id;
+  uint64_t size;
+  uint64_t smallest;
+  bool zeroed;
+  std::function<uint64_t()> room;
+  {
+    const std::lock_guard lock(mutex_);
+    id = next_file_++;
+    size = limits_.file_size;
+    smallest = limits_.smallest;
+    zeroed = !bulk_;
+    room = limits_.room;
+  }
+  const uint64_t available = room ? room() : size;
+  if (available < size && small_will_do) {
+    size = std::max(smallest, available / kBlock * kBlock);
+  }
+  if (available < size) return fail(ENOSPC, "no room for another log file");
+  VALFS_ASSIGN(auto file, make_file(id, size, zeroed));
+  const std::lock_guard lock(mutex_);
+  spares_.push_back(std::move(file));
+  return {};
+}
+
+// First the new one, then the old one goes: there are never fewer than before. Spares are used in
+// the order of their ids, so that zeroed ones cannot just go first.
+Status LogFiles::replace_reserved_spares() {
+  for (;;) {
     {
       const std::lock_guard lock(mutex_);
-      id = next_file_++;
-      size = limits_.file_size;
-      smallest = limits_.smallest;
-      room = limits_.room;
+      if (bulk_ || spares_.empty() || spares_.front()->zeroed) return {};
     }
-    const uint64_t available = room ? room() : size;
-    if (available < size && small_will_do) {
-      size = std::max(smallest, available / kBlock * kBlock);
+    if (const auto prepared = prepare_one(false); !prepared) {
+      // Where there is no room they have to do.
+      return prepared.error().code == ENOSPC ? Status{} : prepared;
     }
-    if (available < size) return fail(ENOSPC, "no room for another log file");
-    VALFS_ASSIGN(auto file, make_file(id, size));
-    const std::lock_guard lock(mutex_);
-    spares_.push_back(std::move(file));
+    LogFileRef old;
+    {
+      const std::lock_guard lock(mutex_);
+      if (spares_.front()->zeroed) continue;  // it was used meanwhile
+      old = std::move(spares_.front());
+      spares_.pop_front();
+    }
+    VALFS_TRY(remove_unused(*old));
   }
-  return {};
+}
+
+Status LogFiles::remove_unused(const LogFile& file) {
+  const std::string path = log_file_path(file.id);
+  VALFS_TRY(storage_.remove(path));
+  return storage_.sync_directory(parent_of(path));
+}
+
+bool LogFiles::is_bulk() const {
+  const std::lock_guard lock(mutex_);
+  return bulk_;
+}
+
+bool LogFiles::zeroed_spare() const {
+  const std::lock_guard lock(mutex_);
+  return !spares_.empty() && spares_.front()->zeroed;
+}
+
+void LogFiles::note_group(uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  group_average_ = (7 * group_average_ + bytes) / 8;
+  if (limits_.bulk_group == 0) return;
+  // Not to and fro where groups are just so long.
+  bulk_ = group_average_ >= (bulk_ ? limits_.bulk_group / 2 : limits_.bulk_group);
 }
 
 size_t LogFiles::spares() const {
@@ -302,11 +366,7 @@ Status LogFiles::remove_spares() {
     const std::lock_guard lock(mutex_);
     unused.swap(spares_);
   }
-  for (const LogFileRef& file : unused) {
-    const std::string path = log_file_path(file->id);
-    VALFS_TRY(storage_.remove(path));
-    VALFS_TRY(storage_.sync_directory(parent_of(path)));
-  }
+  for (const LogFileRef& file : unused) VALFS_TRY(remove_unused(*file));
   return {};
 }
 

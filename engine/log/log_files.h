@@ -22,6 +22,7 @@ struct LogFile {
   FileId id = 0;
   Epoch epoch = 0;
   std::shared_ptr<storage::File> file;
+  bool zeroed = true;  // else its space is reserved only
   // Guarded by the mutex of LogFiles; the log writer's file grows.
   Stream stream = Stream::kUser;
   uint64_t size = 0;                   // bytes of the file
@@ -42,6 +43,8 @@ class LogFiles {
   struct Limits {
     uint64_t file_size = 0;  // of new files
     uint64_t smallest = 0;   // of those that are made where there is little room
+    // Groups of users that are at least so long on average are a bulk, see prepare().
+    uint64_t bulk_group = 0;  // 0: never
     // Bytes that log files may still take (volume cap less what is used); asked before each file.
     std::function<uint64_t()> room;
   };
@@ -71,12 +74,21 @@ class LogFiles {
 
   // Prepares spares until there are `wanted`. Slow; one caller works, others wait for it. ENOSPC if
   // the disk or the cap of the volume has no room. `small_will_do`: better a small one than none.
+  //
+  // Zeros make a commit one flush, at the price of writing everything twice. While long groups come
+  // in bulk that price is higher than the file system's commit for each of them: then space is only
+  // reserved. Once they are short again, such spares are replaced.
   Status prepare(size_t wanted, bool small_will_do = false);
   size_t spares() const;
+  // Whether users' groups come in bulk.
+  bool is_bulk() const;
+  // Whether the oldest spare has its zeros.
+  bool zeroed_spare() const;
   // The oldest spare becomes a file of the log. There must be one.
   LogFileRef take_spare(Stream stream);
 
   // Bookkeeping of the log writer and recovery.
+  void note_group(uint64_t bytes);  // of users, one that is sent
   void grew(LogFile& file, uint64_t end, GroupSequence group, ObjectId highest_object);
   void mark_sealed(LogFile& file);
   // For the footer: a group, and where its large payloads lie.
@@ -105,7 +117,11 @@ class LogFiles {
 
  private:
   Status write_footer(LogFile& file);
-  Result<LogFileRef> make_file(FileId id, uint64_t size);
+  Result<LogFileRef> make_file(FileId id, uint64_t size, bool zeroed);
+  Status fill_file(LogFile& file, std::span<const std::byte> header) const;
+  Status prepare_one(bool small_will_do);
+  Status replace_reserved_spares();
+  Status remove_unused(const LogFile& file);
 
   storage::Storage& storage_;
   const VolumeId volume_;
@@ -116,6 +132,8 @@ class LogFiles {
   FileId next_file_ = 1;
   FileId newest_used_ = 0;  // no younger file has ever held a group
   Limits limits_;
+  uint64_t group_average_ = 0;  // bytes of users' groups, moving
+  bool bulk_ = false;
   std::map<FileId, LogFileRef> files_;
   std::deque<LogFileRef> spares_;
   std::atomic<uint64_t> used_{0};

@@ -62,6 +62,11 @@ Stream LogWriter::usable_stream(const Need& need) const {
   return Stream::kUser;
 }
 
+// Bulk is over, and what was prepared for it makes short groups slow.
+bool LogWriter::is_out_of_place(const Active& at) const {
+  return at.file && !at.file->zeroed && !files_.is_bulk() && files_.zeroed_spare();
+}
+
 // So many prepared files an append must leave. The cleaner has one for itself, so that it can
 // always copy what is live in a file before it frees it; deletes have another.
 size_t LogWriter::spares_kept(Purpose purpose) {
@@ -86,7 +91,7 @@ size_t LogWriter::spares_needed(const Need& need) const {
 uint64_t LogWriter::room_left() const {
   const Lock lock(mutex_);
   const Active& at = active(Stream::kUser);
-  if (!at.file) return 0;
+  if (!at.file || is_out_of_place(at)) return 0;
   const bool open = open_ && slots_[*open_].stream == Stream::kUser;
   const uint64_t used = at.next_offset + (open ? slots_[*open_].end : 0);
   return at.file->size > used ? at.file->size - used : 0;
@@ -141,8 +146,10 @@ bool LogWriter::room(Need need) {
 bool LogWriter::open_slot(const Need& need) {
   const auto free = free_slot();
   if (!free) return false;
-  if (!file_fits(need.stream, need)) {
-    if (files_.spares() <= spares_kept(need.purpose)) return false;
+  const bool fits = file_fits(need.stream, need);
+  const bool has_spare = files_.spares() > spares_kept(need.purpose);
+  if (!fits && !has_spare) return false;
+  if (!fits || (has_spare && is_out_of_place(active(need.stream)))) {
     leave_file(need.stream);
     active(need.stream) = {files_.take_spare(need.stream), kFirstGroupOffset};
     VALFS_CHECK(file_fits(need.stream, need));
@@ -263,6 +270,7 @@ void LogWriter::seal(Slot& slot, std::byte* image) {
   entry.length = static_cast<uint32_t>(slot.length / kBlock);
   entry.crc = header.crc;
   files_.map_group(*slot.file, entry, slot.gaps);
+  if (slot.stream == Stream::kUser) files_.note_group(slot.length);
   active(slot.stream).next_offset = slot.place.offset + slot.length;
   previous_end_ = Position::at(slot.place.salt.file, slot.place.offset + slot.length).packed;
   previous_crc_ = header.crc;

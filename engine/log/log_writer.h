@@ -149,6 +149,7 @@ class LogWriter {
   bool open_slot_fits(const Need& need) const;
   bool room(Need need);
   bool file_fits(Stream stream, const Need& need) const;
+  bool is_out_of_place(const Active& at) const;
   Stream usable_stream(const Need& need) const;
   static size_t spares_kept(Purpose purpose);
   size_t spares_needed(const Need& need) const;

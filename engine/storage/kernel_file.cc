@@ -188,6 +188,14 @@ Status KernelFile::resize(uint64_t size) {
   return {};
 }
 
+Status KernelFile::reserve(uint64_t size) {
+  VALFS_ASSIGN(const Descriptor file, descriptor());
+  const Change change(changes_);
+  if (uninterrupted([&] { return ::fallocate(file->fd(), 0, 0, file_offset(size)); }) != 0)
+    return system_failure(errno, "reserve space for", file->path());
+  return {};
+}
+
 Status KernelFile::punch(uint64_t offset, uint64_t length) {
   if (length == 0) return {};  // which fallocate refuses
   VALFS_ASSIGN(const Descriptor file, descriptor());

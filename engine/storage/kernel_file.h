@@ -28,6 +28,7 @@ class KernelFile final : public File {
                           Completion done) override;
   Status sync() override;
   Status resize(uint64_t size) override;
+  Status reserve(uint64_t size) override;
   Status punch(uint64_t offset, uint64_t length) override;
   Result<FileInfo> info() override;
 

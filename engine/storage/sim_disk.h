@@ -55,6 +55,7 @@ enum class OperationKind {
   kCompletion,    // its end
   kSync,
   kResize,
+  kReserve,
   kPunch,
   kCreate,
   kMakeDirectory,

@@ -86,6 +86,16 @@ Status SimDisk::OpenedFile::resize(uint64_t size) {
   return {};
 }
 
+Status SimDisk::OpenedFile::reserve(uint64_t size) {
+  int error = begin_change(OperationKind::kReserve, size, 0);
+  const uint64_t old = content().size();
+  const uint64_t added = size > old ? size - old : 0;
+  if (error == 0 && content().growth(old, added) > disk_.available()) error = ENOSPC;
+  if (error != 0) return system_failure(error, "reserve space for", path_);
+  change_content().write(old, std::vector<std::byte>(added));
+  return {};
+}
+
 Status SimDisk::OpenedFile::punch(uint64_t offset, uint64_t length) {
   if (int error = begin_change(OperationKind::kPunch, offset, length); error != 0)
     return system_failure(error, "punch a hole into", path_);

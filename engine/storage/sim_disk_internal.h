@@ -44,6 +44,7 @@ class SimDisk::OpenedFile final : public File {
   void write_durably(uint64_t offset, std::span<const std::byte> from, Completion done) override;
   Status sync() override;
   Status resize(uint64_t size) override;
+  Status reserve(uint64_t size) override;
   Status punch(uint64_t offset, uint64_t length) override;
   Result<FileInfo> info() override;
 

@@ -81,6 +81,9 @@ class File {
   virtual Status sync() = 0;
 
   virtual Status resize(uint64_t size) = 0;
+  // Makes the file longer, with space for all of it, which reads as zeros. Writing there durably
+  // takes a commit of the file system besides. EOPNOTSUPP: this file system cannot.
+  virtual Status reserve(uint64_t size) = 0;
   // Gives the space of the range back; it reads as zeros. The size stays.
   virtual Status punch(uint64_t offset, uint64_t length) = 0;
   virtual Result<FileInfo> info() = 0;
