@@ -28,7 +28,7 @@ Entry* Residents::find(const CacheKey& key) {
 }
 
 Slot& Residents::add(std::unique_ptr<Entry> entry, const LhdTag& tag) {
-  if (count_ >= buckets_.size()) grow_index();
+  if (kBucketsPerEntry * count_ >= buckets_.size()) grow_index();
   if (count_ == blocks_.size() * kBlock) blocks_.push_back(std::make_unique<Slot[]>(kBlock));
   entry->slot = count_++;
   const bool is_new = index_.insert(*entry).second;

@@ -47,10 +47,14 @@ struct alignas(32) Slot {
 };
 static_assert(sizeof(Slot) == 32, "two in a cache line");
 
-// What an entry takes besides its bytes: itself and its slot; its bucket, twice, because that array
-// grows by doubling; and what the allocator adds to two blocks.
+// At least so many buckets for each entry: a key that is not there should be found out by looking
+// at its bucket alone, without touching another entry.
+inline constexpr size_t kBucketsPerEntry = 2;
+
+// What an entry takes besides its bytes: itself and its slot; its buckets, twice, because that
+// array grows by doubling; and what the allocator adds to two blocks.
 inline constexpr uint64_t kEntryOverhead =
-    sizeof(Entry) + sizeof(Slot) + 2 * sizeof(void*) + 2 * 16;
+    sizeof(Entry) + sizeof(Slot) + 2 * kBucketsPerEntry * sizeof(void*) + 2 * 16;
 static_assert(kEntryOverhead <= 144);
 
 [[nodiscard]] constexpr uint64_t charge_of(uint64_t size) {
