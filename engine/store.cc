@@ -26,6 +26,12 @@ double age_ms(const Core& core, std::optional<std::chrono::steady_clock::time_po
   return std::chrono::duration<double, std::milli>(core.now() - *since).count();
 }
 
+Result<index::Found<index::Inode>> value_of(const index::Index& index, log::ObjectId inode) {
+  auto known = index.find(inode);
+  if (known == nullptr) return fail(ENOENT, "no object " + std::to_string(inode));
+  return known;
+}
+
 }  // namespace
 
 Store::Store(std::unique_ptr<Rooms> rooms) : rooms_(std::move(rooms)) {}
@@ -40,11 +46,7 @@ void Store::read_index(const std::function<void(const index::Index&)>& use) cons
 }
 
 Result<size_t> Store::read(log::ObjectId inode, uint64_t offset, std::span<std::byte> into) {
-  const auto find = [inode](const index::Index& index) -> Result<index::Found<index::Inode>> {
-    auto known = index.find(inode);
-    if (known == nullptr) return fail(ENOENT, "no object " + std::to_string(inode));
-    return known;
-  };
+  const auto find = [inode](const index::Index& index) { return value_of(index, inode); };
   if (into.size() <= ValueReader::kOneLook) {
     VALFS_ASSIGN(const auto got, rooms_->values.read(find, offset, into));
     if (got) return *got;
@@ -61,6 +63,19 @@ Result<size_t> Store::read(log::ObjectId inode, uint64_t offset, std::span<std::
     if (*got < piece.size()) break;
   }
   return done;
+}
+
+Result<std::optional<size_t>> Store::read_at_once(log::ObjectId inode, uint64_t offset,
+                                                  std::span<std::byte> into) {
+  if (into.size() > ValueReader::kOneLook) return std::nullopt;
+  const auto find = [inode](const index::Index& index) { return value_of(index, inode); };
+  auto got = rooms_->values.read(find, offset, into, log::Wait::kNot);
+  if (!got && got.error().code == EAGAIN) return std::nullopt;
+  return got;
+}
+
+bool Store::is_crowded() const {
+  return rooms_->upkeep.is_crowded();
 }
 
 Result<std::optional<size_t>> Store::read_in_log(const Find& find, uint64_t offset,
@@ -133,6 +148,8 @@ Status Store::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
                      core, Transaction::Size::of(1, Transaction::kSalvageName, bytes.size())));
     transaction.write(inode, offset, bytes);
     transaction.commit(now);
+    // Who reads it first finds neither it in the page cache, nor itself willing to wait for the disk.
+    if (offset == 0) rooms_->values.remember_written(inode, transaction.last_sequence(), bytes);
   }
   core.truncations.close(inode);
   return fold_if_scattered(inode);

@@ -103,6 +103,10 @@ class Store {
   void read_index(const std::function<void(const index::Index&)>& use) const;
   // Bytes of the value from `offset` on, as many as there are up to into.size(). EIO: damaged.
   Result<size_t> read(log::ObjectId inode, uint64_t offset, std::span<std::byte> into);
+  // The same out of memory, ours or the kernel's. Nothing is read, and nothing returned, if it would
+  // have to wait for the disk.
+  Result<std::optional<size_t>> read_at_once(log::ObjectId inode, uint64_t offset,
+                                             std::span<std::byte> into);
   // The same for the value that `find` chooses, in one look: it is called as by read_index(), more
   // than once if the cleaner interferes, and what it finds need not be held. Nothing is read, and
   // nothing returned, if the value lies in bin/ or more than 4 MiB are asked for: hold it and
@@ -128,6 +132,10 @@ class Store {
   Status truncate(log::ObjectId inode, uint64_t size, Time now);
   // Makes a hole.
   Status punch(log::ObjectId inode, uint64_t offset, uint64_t length, Time now);
+
+  // Whether a change would perhaps have to wait now: for a group to be written, for a log file to be
+  // made, or for the cleaner. For who must not; it may have changed when the answer is there.
+  bool is_crowded() const;
 
   // Holds keep an inode without names alive (the kernel's lookups); the last release removes it.
   // hold() may be called inside read_index(). They do not outlive the store.

@@ -182,6 +182,7 @@ std::vector<index::Placed> Transaction::commit(Time now) {
   for (const log::ObjectId id : holds_) {
     if (const auto inode = core_->index.find(id)) inode->hold();
   }
+  if (!records_.empty()) last_sequence_ = records_.back().sequence;
   records_.clear();
   quiet_.clear();
   holds_.clear();

@@ -64,6 +64,8 @@ class Transaction {
 
   // Appends and applies. `now` is the time of the change. Returns where the records are.
   std::vector<index::Placed> commit(Time now);
+  // After commit(): of the last record; 0 if there was none.
+  log::RecordSequence last_sequence() const { return last_sequence_; }
 
  private:
   Transaction(Core& core, std::unique_lock<std::shared_mutex> lock)
@@ -78,6 +80,7 @@ class Transaction {
   std::vector<log::Record> records_;
   std::vector<bool> quiet_;
   std::vector<log::ObjectId> holds_;
+  log::RecordSequence last_sequence_ = 0;
   std::deque<std::vector<std::byte>> kept_;
 };
 

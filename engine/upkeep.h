@@ -40,6 +40,10 @@ class Upkeep {
   // Cleans one file, however much is dead. True if it gave something.
   Result<bool> clean_step();
   uint64_t debt() const { return pacing_.debt(); }
+  // A change may have to wait: for room in the log, or for the cleaner.
+  bool is_crowded() const {
+    return !pacing_.free_of_charge(kLongestChange) || core_.writer->is_crowded();
+  }
   Result<GcProgress> collect();
   GcProgress progress() const;
   // Sizes new log files by what the volume holds.
@@ -53,6 +57,8 @@ class Upkeep {
   void run_committer();
   void run_upkeep();
   void run_cleaner();
+  static constexpr uint64_t kLongestChange = 1 * kMiB;  // bytes, of one request
+
   void pace(uint64_t bytes);
   void prepare_spares();
   log::LogFileRef choose_fitting() const;

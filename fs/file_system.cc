@@ -1,11 +1,13 @@
 #include "fs/file_system.h"
 
+#include <linux/fuse.h>
+
+#include "fs/channel/channel.h"
 #include "fs/parts.h"
 
 namespace valfs::fs {
 namespace {
 
-constexpr unsigned kLargestRequest = 1 << 20;  // bytes of one read or write
 constexpr unsigned kBackgroundRequests = 64;
 
 void want(fuse_conn_info* connection, unsigned capability, bool wanted) {
@@ -37,8 +39,8 @@ static void on_init(void* user, fuse_conn_info* connection) {
   want(connection, FUSE_CAP_SPLICE_READ, false);
   want(connection, FUSE_CAP_SPLICE_WRITE, false);
   want(connection, FUSE_CAP_SPLICE_MOVE, false);
-  connection->max_write = kLargestRequest;
-  connection->max_readahead = kLargestRequest;
+  connection->max_write = FileSystem::kLargestRequest;
+  connection->max_readahead = FileSystem::kLargestRequest;
   connection->max_background = kBackgroundRequests;
   connection->time_gran = 1;  // nanosecond
   static_cast<FileSystem*>(user)->ready();
@@ -49,8 +51,35 @@ FileSystem::FileSystem(Store& store, FileSystemOptions options, std::function<vo
 
 FileSystem::~FileSystem() = default;
 
-void FileSystem::set_session(fuse_session* session) {
+void FileSystem::set_session(fuse_session* session, Channel* channel) {
   parts_->session = session;
+  parts_->channel = channel;
+}
+
+Channel& FileSystem::channel() const {
+  return *parts_->channel;
+}
+
+// Reads find out for themselves; what is about names only reads memory.
+bool FileSystem::may_block(uint32_t opcode) const {
+  switch (opcode) {
+    case FUSE_FSYNCDIR:  // flushes all of bin/
+      return true;
+    case FUSE_WRITE:
+    case FUSE_SETATTR:
+    case FUSE_SYMLINK:
+    case FUSE_MKNOD:
+    case FUSE_MKDIR:
+    case FUSE_UNLINK:
+    case FUSE_RMDIR:
+    case FUSE_RENAME:
+    case FUSE_RENAME2:
+    case FUSE_LINK:
+    case FUSE_FALLOCATE:
+      return parts_->store.is_crowded();
+    default:
+      return false;
+  }
 }
 
 void FileSystem::finish() {

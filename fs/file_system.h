@@ -19,8 +19,12 @@ struct FileSystemOptions {
   std::string mount_options;  // as given, for `config`
 };
 
+class Channel;
+
 class FileSystem {
  public:
+  static constexpr uint32_t kLargestRequest = 1 << 20;  // bytes of one read or write
+
   // `on_ready` is called once, when the kernel has been answered and the mount serves.
   FileSystem(Store& store, FileSystemOptions options, std::function<void()> on_ready);
   ~FileSystem();
@@ -34,8 +38,12 @@ class FileSystem {
   // before it is destroyed.
   void finish();
 
-  // For notifications (fuse_lowlevel_notify_*); set before the session loop starts.
-  void set_session(fuse_session* session);
+  // For notifications (fuse_lowlevel_notify_*), and what carries requests; set before the session
+  // loop starts.
+  void set_session(fuse_session* session, Channel* channel);
+  Channel& channel() const;
+  // Whether a request of that opcode may have to wait now, for the disk or for the cleaner.
+  bool may_block(uint32_t opcode) const;
 
  private:
   friend struct Operations;

@@ -117,11 +117,13 @@ Status set_fsname(MountOptions& options, std::string_view value) {
   return {};
 }
 
-Status set_transport(MountOptions&, std::string_view value) {
-  if (value == "auto" || value == "dev") return {};
-  if (value == "uring")
-    return fail(EINVAL, "this version serves over /dev/fuse only; use transport=auto");
-  return fail(EINVAL, "must be auto or dev");
+Status set_transport(MountOptions& options, std::string_view value) {
+  if (value != "auto" && value != "uring" && value != "dev")
+    return fail(EINVAL, "must be auto, uring or dev");
+  options.transport = value == "uring" ? Transport::kUring
+                      : value == "dev" ? Transport::kDev
+                                       : Transport::kAuto;
+  return {};
 }
 
 Status refuse_read_only(MountOptions&, std::string_view) {
@@ -152,7 +154,8 @@ constexpr Rule kRules[] = {
      "the kernel checks permissions (default for root)"},
     {"log", Takes::kValue, set_log, "journal|stderr|FILE",
      "where messages go (-f: stderr; else the journal, or DATA/valfs.log)"},
-    {"transport", Takes::kValue, set_transport, "auto|dev", "how to talk to the kernel (auto)"},
+    {"transport", Takes::kValue, set_transport, "auto|uring|dev",
+     "how requests come from the kernel: over io_uring where it is to be had (auto)"},
     {"fsname", Takes::kValue, set_fsname, "NAME", "source that mount(8) and df(1) show (DATA)"},
     {"nosuid", Takes::kNothing, set_flag<&M::nosuid, true>, "",
      "no set-user-id programs (default, unless root mounts data that root owns)"},

@@ -11,11 +11,15 @@
 
 namespace valfs::fs {
 
+// How requests come from the kernel: over io_uring, over /dev/fuse, or as it can be had.
+enum class Transport { kAuto, kUring, kDev };
+
 struct MountOptions {
   uint64_t size = 0;  // bytes; 0: as much as the disk has
   uint64_t cache = 64 * kMiB;
   uint64_t log_file = 512 * kMiB;
   Compression compression = Compression::kNone;
+  Transport transport = Transport::kAuto;
   std::chrono::milliseconds commit{100};
   std::chrono::seconds stop_timeout{10};
 

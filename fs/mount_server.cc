@@ -103,6 +103,7 @@ Status serve(const MountPlan& plan, Store& store, MountSignals& signals, StartRe
   options.mount_options = plan.options.text;
   FileSystem file_system(store, options, [&] { report.ready(ready_text(plan)); });
   VALFS_ASSIGN(const auto session, Session::mount(plan, file_system));
+  if (!session->channel().notice().empty()) report.notice(session->channel().notice());
   signals.set_handlers({[&] { shut_down(store, *session, plan.options.stop_timeout); },
                         [&] { report_numbers(store); }});
   Status served = session->serve();

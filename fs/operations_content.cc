@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/base/buffer.h"
 #include "fs/parts.h"
 
 namespace valfs::fs {
@@ -27,6 +28,22 @@ void on_flush(fuse_req_t request, fuse_ino_t, fuse_file_info*) {
   fuse_reply_err(request, ENOSYS);
 }
 
+void reply_read(fuse_req_t request, fuse_ino_t inode, off_t offset, const Buffer& bytes,
+                const Result<size_t>& got) {
+  if (got) {
+    fuse_reply_buf(request, reinterpret_cast<const char*>(bytes.span().data()), *got);
+    return;
+  }
+  Error error = got.error();
+  if (error.code == EIO) {
+    Operations::parts(request).store.read_index([&](const index::Index& index) {
+      error.what = "cannot read " + index.path_of(inode) + " at " + std::to_string(offset) + ": " +
+                   error.what;
+    });
+  }
+  Operations::reply_error(request, error);
+}
+
 void on_read(fuse_req_t request, fuse_ino_t inode, size_t wanted, off_t offset, fuse_file_info*) {
   auto& parts = Operations::begin(request, Request::kRead);
   if (VirtualFiles::is_virtual(inode)) {
@@ -34,20 +51,18 @@ void on_read(fuse_req_t request, fuse_ino_t inode, size_t wanted, off_t offset, 
     fuse_reply_buf(request, text.data(), text.size());
     return;
   }
-  const std::unique_ptr<std::byte[]> bytes(new std::byte[wanted]);  // not cleared: overwritten
-  const auto got = parts.store.read(inode, static_cast<uint64_t>(offset), {bytes.get(), wanted});
-  if (got) {
-    fuse_reply_buf(request, reinterpret_cast<const char*>(bytes.get()), *got);
-    return;
+  // What memory holds is answered here; what the disk holds, where one may wait for it.
+  if (Channel::must_not_block()) {
+    Buffer bytes(wanted);
+    const auto got = parts.store.read_at_once(inode, static_cast<uint64_t>(offset), bytes.span());
+    if (!got) return reply_read(request, inode, offset, bytes, tl::unexpected(got.error()));
+    if (*got) return reply_read(request, inode, offset, bytes, **got);
   }
-  Error error = got.error();
-  if (error.code == EIO) {
-    parts.store.read_index([&](const index::Index& index) {
-      error.what = "cannot read " + index.path_of(inode) + " at " + std::to_string(offset) + ": " +
-                   error.what;
-    });
-  }
-  Operations::reply_error(request, error);
+  Channel::run_blocking([request, inode, offset, wanted, &store = parts.store] {
+    Buffer bytes(wanted);
+    auto got = store.read(inode, static_cast<uint64_t>(offset), bytes.span());
+    reply_read(request, inode, offset, bytes, std::move(got));
+  });
 }
 
 void on_write(fuse_req_t request, fuse_ino_t inode, const char* bytes, size_t count, off_t offset,
@@ -74,8 +89,18 @@ void on_fsync(fuse_req_t request, fuse_ino_t inode, int, fuse_file_info*) {
     fuse_reply_err(request, 0);
     return;
   }
-  parts.store.sync(inode,
-                   [request](const Status& status) { Operations::reply_status(request, status); });
+  const auto sync = [request, inode, &store = parts.store] {
+    store.sync(inode,
+               [request](const Status& status) { Operations::reply_status(request, status); });
+  };
+  // The log answers when it is durable; bytes in bin/ are waited for.
+  bool is_large = false;
+  parts.store.read_index([&](const index::Index& index) {
+    const auto known = index.find(inode);
+    is_large = known != nullptr && known->attributes.blob != 0;
+  });
+  if (is_large) return Channel::run_blocking(sync);
+  sync();
 }
 
 void on_fallocate(fuse_req_t request, fuse_ino_t inode, int mode, off_t offset, off_t length,

@@ -3,6 +3,7 @@
 
 #include <fuse_lowlevel.h>
 
+#include "fs/channel/channel.h"
 #include "fs/file_system.h"
 #include "fs/listing_bounds.h"
 #include "fs/namespace.h"
@@ -21,7 +22,8 @@ struct FileSystem::Parts {
         on_ready(std::move(ready)),
         names(the_store),
         virtual_files(the_store, counts,
-                      {options.data_directory, options.mountpoint, options.mount_options}) {}
+                      {options.data_directory, options.mountpoint, options.mount_options,
+                       [this] { return channel->description(); }}) {}
 
   Store& store;
   const FileSystemOptions options;
@@ -31,6 +33,7 @@ struct FileSystem::Parts {
   Namespace names;
   VirtualFiles virtual_files;
   std::atomic<fuse_session*> session{nullptr};
+  Channel* channel = nullptr;
 };
 
 // libfuse's handlers, by kind; operations.cc puts them into one table.

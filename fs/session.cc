@@ -115,7 +115,11 @@ Result<std::unique_ptr<Session>> Session::mount(const MountPlan& plan, FileSyste
     session->detached_ = true;
     return fail(EIO, "cannot mount on " + plan.mountpoint + ": " + why());
   }
-  file_system.set_session(session->fuse_);
+  VALFS_ASSIGN(session->channel_,
+               Channel::attach(session->fuse_, plan.options.transport,
+                               {[&](uint32_t opcode) { return file_system.may_block(opcode); },
+                                [&self = *session] { self.abort(); }}));
+  file_system.set_session(session->fuse_, session->channel_.get());
   VALFS_ASSIGN(const MountTable table, MountTable::read());
   const MountEntry* entry = table.find(plan.mountpoint);
   if (entry == nullptr || !entry->is_valfs())
@@ -127,7 +131,8 @@ Result<std::unique_ptr<Session>> Session::mount(const MountPlan& plan, FileSyste
 
 Session::~Session() {
   if (fuse_ == nullptr) return;
-  file_system_.set_session(nullptr);
+  if (channel_) channel_->stop();
+  file_system_.set_session(nullptr, channel_.get());
   // After a detach another mount may be there by now, and libfuse would take that one.
   if (!detached_) fuse_session_unmount(fuse_);
   fuse_session_destroy(fuse_);
@@ -146,6 +151,7 @@ Status Session::serve() {
     served_ = true;
   }
   changed_.notify_all();
+  channel_->stop();
   // -EINTR: abort() has woken the loop.
   if (outcome < 0 && outcome != -EINTR)
     return fail(-outcome, "serving " + mountpoint_ + " failed: " + std::strerror(-outcome));

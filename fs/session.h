@@ -12,6 +12,7 @@
 #include <string>
 
 #include "engine/base/status.h"
+#include "fs/channel/channel.h"
 #include "fs/file_system.h"
 #include "fs/mount_plan.h"
 #include "fs/mount_table.h"
@@ -40,6 +41,7 @@ class Session {
   void abort();
 
   DeviceNumber device() const { return device_; }
+  const Channel& channel() const { return *channel_; }
 
  private:
   Session(std::string mountpoint, FileSystem& file_system)
@@ -48,6 +50,7 @@ class Session {
   const std::string mountpoint_;
   FileSystem& file_system_;
   fuse_session* fuse_ = nullptr;
+  std::unique_ptr<Channel> channel_;
   DeviceNumber device_;
   std::atomic<bool> detached_ = false;
   pthread_t server_{};  // runs serve()

@@ -232,7 +232,7 @@ std::string VirtualFiles::stats_text() const {
                     {"available_bytes", stats.available_bytes},
                     {"failure", stats.failure}};
   json["io"] = stats.io;
-  json["transport"] = "/dev/fuse";
+  json["transport"] = place_.transport();
   json["log"] = {{"files", stats.log_files},
                  {"live_bytes", stats.live_bytes},
                  {"dead_bytes", stats.dead_bytes},

@@ -31,6 +31,7 @@ class VirtualFiles {
     std::string data_directory;
     std::string mountpoint;
     std::string mount_options;
+    std::function<std::string()> transport;  // for `stats`
   };
   struct Listed {
     uint64_t cookie;

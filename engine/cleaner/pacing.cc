@@ -11,8 +11,9 @@ constexpr uint64_t kDear = 23;
 // A write at kDear waits for so many times its bytes.
 constexpr uint64_t kPrice = 2;
 // A volume with less than this is treated as if it had so much: else every commit of a few bytes
-// would have to be cleaned up at once.
-constexpr uint64_t kLeastLive = 8 * kMiB;
+// would have to be cleaned up at once. What may be dead then is what one log file of the smallest
+// size takes, half of what the bound allows besides its share of the live bytes.
+constexpr uint64_t kLeastLive = 64 * kMiB;
 constexpr std::chrono::milliseconds kLongestRest{50};
 
 }  // namespace

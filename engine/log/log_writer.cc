@@ -97,6 +97,14 @@ uint64_t LogWriter::room_left() const {
   return at.file->size > used ? at.file->size - used : 0;
 }
 
+bool LogWriter::is_crowded() const {
+  const uint64_t left = room_left();
+  const Lock lock(mutex_);
+  const bool file_ends = left < staging_.slot_size();
+  return trouble_seen_ || !free_slot() ||
+         files_.spares() < spares_kept(Purpose::kOrdinary) + (file_ends ? 1 : 0);
+}
+
 uint64_t LogWriter::sealed_end(const LogFile& file) const {
   const Lock lock(mutex_);
   for (const Active& at : active_) {

@@ -109,6 +109,8 @@ class LogWriter {
   std::optional<Error> failure() const;
   uint64_t groups_sent() const;
   uint64_t bytes_sent() const;  // of groups, padding included
+  // The next append may have to wait: for a slot, or for a log file to be prepared.
+  bool is_crowded() const;
   // Bytes that the current file still takes.
   uint64_t room_left() const;
   // Where the sealed groups of a file end, be it still written to or not.

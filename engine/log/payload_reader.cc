@@ -21,9 +21,11 @@ Error damaged(FileId file, uint64_t offset, const char* what) {
 }
 
 // Fewer where the file ends.
-Result<Buffer> fetch(const LogFile& file, uint64_t offset, uint64_t length) {
+Result<Buffer> fetch(const LogFile& file, uint64_t offset, uint64_t length, Wait wait) {
   Buffer bytes(length);
-  VALFS_ASSIGN(const size_t got, file.file->read(offset, bytes.span()));
+  VALFS_ASSIGN(const size_t got, wait == Wait::kForDisk
+                                     ? file.file->read(offset, bytes.span())
+                                     : file.file->read_at_once(offset, bytes.span()));
   bytes.shrink(got);
   return bytes;
 }
@@ -104,12 +106,12 @@ Status read_compressed(const FetchRecord& fetch, const Salt& salt, const index::
 }
 
 Status read_payload(const LogFile& file, const Salt& salt, const index::Extent& extent,
-                    uint64_t skip, std::span<std::byte> into) {
+                    uint64_t skip, std::span<std::byte> into, Wait wait) {
   if (into.empty()) return {};
   const uint64_t start = extent.record.offset();
   if (extent.compressed != 0) {
     const auto from_file = [&](uint64_t from, uint64_t length) {
-      return fetch(file, start + from, length);
+      return fetch(file, start + from, length, wait);
     };
     return read_compressed(from_file, salt, extent, skip, into);
   }
@@ -122,10 +124,10 @@ Status read_payload(const LogFile& file, const Salt& salt, const index::Extent& 
   const uint64_t likely_end = std::min(fetch_end, extent.in_payload() + extent.length);
 
   bool one_read = extent.meta + likely_end <= kOneRead;
-  auto fetched = fetch(file, start, one_read ? extent.meta + likely_end : extent.meta);
-  if (!fetched && one_read) {  // it may be a neighbour that cannot be read
+  auto fetched = fetch(file, start, one_read ? extent.meta + likely_end : extent.meta, wait);
+  if (!fetched && one_read && wait == Wait::kForDisk) {  // it may be a neighbour that cannot be read
     one_read = false;
-    fetched = fetch(file, start, extent.meta);
+    fetched = fetch(file, start, extent.meta, wait);
   }
   VALFS_ASSIGN(const auto head, std::move(fetched));
   const auto found = decode(head.span(), salt, start);
@@ -142,7 +144,7 @@ Status read_payload(const LogFile& file, const Salt& salt, const index::Extent& 
     }
     payload = head.span().subspan(extent.meta + fetch_begin, payload_end - fetch_begin);
   } else {
-    VALFS_ASSIGN(tail, fetch(file, start + extent.meta + fetch_begin, payload_end - fetch_begin));
+    VALFS_ASSIGN(tail, fetch(file, start + extent.meta + fetch_begin, payload_end - fetch_begin, wait));
     if (tail.size() < payload_end - fetch_begin) {
       return tl::unexpected(damaged(file.id, start, "log file ends inside the record"));
     }

@@ -10,12 +10,15 @@
 
 namespace valfs::log {
 
+// Whether a read may wait for the disk; where it may not, it answers EAGAIN if it would have to.
+enum class Wait { kForDisk, kNot };
+
 // Reads into.size() bytes of `extent`, from `skip` bytes behind its start. EIO if the record's
 // header or a payload chunk that is touched does not match its CRC, or a frame cannot be expanded;
 // the text names log file and offset. Reads whole chunks (16 KiB) and frames (64 KiB), never the
 // whole value for a part of it.
 Status read_payload(const LogFile& file, const Salt& salt, const index::Extent& extent,
-                    uint64_t skip, std::span<std::byte> into);
+                    uint64_t skip, std::span<std::byte> into, Wait wait = Wait::kForDisk);
 
 // Up to `length` bytes of a record, from `from` bytes behind its start on.
 using FetchRecord = std::function<Result<Buffer>(uint64_t from, uint64_t length)>;

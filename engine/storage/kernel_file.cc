@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -110,6 +111,16 @@ Result<size_t> KernelFile::read(uint64_t offset, std::span<std::byte> into) {
     count += static_cast<size_t>(outcome);
   }
   return count;
+}
+
+// Out of the page cache. Less than asked for may be the end of the file, or of what is cached: then
+// whoever may wait has to find out.
+Result<size_t> KernelFile::read_at_once(uint64_t offset, std::span<std::byte> into) {
+  VALFS_ASSIGN(const Descriptor file, descriptor());
+  const iovec part{into.data(), into.size()};
+  const ssize_t got = ::preadv2(file->fd(), &part, 1, file_offset(offset), RWF_NOWAIT);
+  if (got < 0 || static_cast<size_t>(got) < into.size()) return fail(EAGAIN, "");
+  return into.size();
 }
 
 Status KernelFile::write(uint64_t offset, std::span<const std::byte> from) {

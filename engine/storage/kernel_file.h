@@ -22,6 +22,7 @@ class KernelFile final : public File {
   ~KernelFile() override;
 
   Result<size_t> read(uint64_t offset, std::span<std::byte> into) override;
+  Result<size_t> read_at_once(uint64_t offset, std::span<std::byte> into) override;
   Status write(uint64_t offset, std::span<const std::byte> from) override;
   void write_durably(uint64_t offset, std::span<const std::byte> from, Completion done) override;
   void write_durably_here(uint64_t offset, std::span<const std::byte> from,

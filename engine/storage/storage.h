@@ -61,6 +61,12 @@ class File {
   // where the file ends. Any alignment.
   virtual Result<size_t> read(uint64_t offset, std::span<std::byte> into) = 0;
 
+  // The same without waiting for the disk: EAGAIN if it would have to.
+  virtual Result<size_t> read_at_once(uint64_t offset, std::span<std::byte> into) {
+    (void)offset, (void)into;
+    return fail(EAGAIN, "");
+  }
+
   // Writes all of `from`, or fails. Afterwards the bytes are with the kernel. Any alignment.
   virtual Status write(uint64_t offset, std::span<const std::byte> from) = 0;
 

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "engine/base/check.h"
-#include "engine/log/payload_reader.h"
 #include "engine/value/chunk.h"
 
 namespace valfs {
@@ -26,9 +25,9 @@ Overlap overlap(const index::Extent& extent, uint64_t begin, uint64_t length) {
 }  // namespace
 
 Result<std::optional<size_t>> ValueReader::read(const Find& find, uint64_t offset,
-                                                std::span<std::byte> into) {
+                                                std::span<std::byte> into, log::Wait wait) {
   VALFS_CHECK(into.size() <= kOneLook);
-  VALFS_ASSIGN(const Look found, look_and_fill(find, offset, into, true));
+  VALFS_ASSIGN(const Look found, look_and_fill(find, offset, into, true, wait));
   if (found.in_blob) return std::nullopt;
   remember(found);
   for (const Run& run : found.runs) {
@@ -46,20 +45,22 @@ Status ValueReader::read_uncached(log::ObjectId id, uint64_t offset, std::span<s
     if (inode == nullptr) return fail(ENOENT, "no object " + std::to_string(id));
     return inode;
   };
-  const auto read = look_and_fill(find, offset, into, false);
+  const auto read = look_and_fill(find, offset, into, false, log::Wait::kForDisk);
   if (!read) return tl::unexpected(read.error());
   return {};
 }
 
 Result<ValueReader::Look> ValueReader::look_and_fill(const Find& find, uint64_t offset,
-                                                     std::span<std::byte> into, bool cached) {
+                                                     std::span<std::byte> into, bool cached,
+                                                     log::Wait wait) {
   Look before;  // could not be filled, for this reason:
   Status filled;
   for (;;) {
     VALFS_ASSIGN(Look found, look(find, offset, into, cached));
     if (!filled && has_places_of(before, found)) return tl::unexpected(filled.error());
-    filled = fill(found);
+    filled = fill(found, wait);
     if (filled) return found;
+    if (filled.error().code == EAGAIN) return tl::unexpected(filled.error());
     // What was freed was copied before, and the index tells where to. What is still where it was is
     // damaged; so is what a lost file held.
     if (!was_freed(found)) return tl::unexpected(filled.error());
@@ -159,7 +160,7 @@ bool ValueReader::read_slot(const Part& part, uint64_t skip, std::span<std::byte
   return log::read_compressed(from_slot, salt, extent, skip, into).has_value();
 }
 
-Status ValueReader::fill(const Look& found) const {
+Status ValueReader::fill(const Look& found, log::Wait wait) const {
   for (const Run& run : found.runs) {
     for (const Part& part : run.parts) {
       if (part.done) continue;
@@ -168,7 +169,7 @@ Status ValueReader::fill(const Look& found) const {
         return fail(EIO, log::log_file_path(part.extent.record.file()) + " is missing");
       }
       VALFS_TRY(log::read_payload(*part.file, core_.files.salt(*part.file), part.extent, range.skip,
-                                  run.into.subspan(range.at, range.length)));
+                                  run.into.subspan(range.at, range.length), wait));
     }
   }
   return {};
@@ -192,6 +193,16 @@ bool ValueReader::has_places_of(const Look& a, const Look& b) {
   return std::ranges::equal(a.runs, b.runs, [&](const Run& one, const Run& other) {
     return std::ranges::equal(one.parts, other.parts, same_record);
   });
+}
+
+void ValueReader::remember_written(log::ObjectId id, log::RecordSequence sequence,
+                                   std::span<const std::byte> bytes) {
+  if (bytes.size() > kValueChunk) return;
+  const std::shared_lock lock(core_.state);
+  const auto inode = core_.index.find(id);
+  const bool is_it = inode != nullptr && inode->sequence == sequence &&
+                     inode->attributes.size == bytes.size() && !inode->damaged;
+  if (is_it) core_.cache.insert({id, 0}, bytes);
 }
 
 void ValueReader::remember(const Look& found) {

@@ -8,6 +8,7 @@
 
 #include "engine/base/buffer.h"
 #include "engine/core.h"
+#include "engine/log/payload_reader.h"
 
 namespace valfs {
 
@@ -25,7 +26,13 @@ class ValueReader {
   // returns how many bytes there are (fewer at its end), holes as zeros. Nothing is read, and
   // nothing returned, if the value lies in bin/. EIO, with a sentence that names log file and
   // offset, if something in the range is damaged. Thread-safe.
-  Result<std::optional<size_t>> read(const Find& find, uint64_t offset, std::span<std::byte> into);
+  // Where it may not wait for the disk: EAGAIN if it would have to.
+  Result<std::optional<size_t>> read(const Find& find, uint64_t offset, std::span<std::byte> into,
+                                     log::Wait wait = log::Wait::kForDisk);
+
+  // Caches a small value that has just been written as a whole, by the record of that sequence.
+  void remember_written(log::ObjectId id, log::RecordSequence sequence,
+                        std::span<const std::byte> bytes);
 
   // The same past the cache, without limit to the last chunk: for folding and moving values.
   // ENOENT: no such object.
@@ -60,12 +67,12 @@ class ValueReader {
                      Look& look);
   void plan(const index::Inode& inode, Run& run) const;
   bool read_slot(const Part& part, uint64_t skip, std::span<std::byte> into) const;
-  Status fill(const Look& look) const;
+  Status fill(const Look& look, log::Wait wait) const;
   bool was_freed(const Look& look) const;
   static bool has_places_of(const Look& a, const Look& b);
   // Both; again, if the cleaner has freed what the first look points to.
   Result<Look> look_and_fill(const Find& find, uint64_t offset, std::span<std::byte> into,
-                             bool cached);
+                             bool cached, log::Wait wait);
   void remember(const Look& look);
 
   Core& core_;
