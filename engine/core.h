@@ -6,6 +6,7 @@
 #include <shared_mutex>
 #include <vector>
 
+#include "engine/base/spinning_mutex.h"
 #include "engine/cache/value_cache.h"
 #include "engine/index/index.h"
 #include "engine/log/log_files.h"
@@ -26,7 +27,7 @@ struct Core {
   const StoreOptions options;
 
   // Guards the index and the order of appends: shared to read the index, exclusive to append.
-  mutable std::shared_mutex state;
+  mutable SpinningMutex state;
   index::Index index;
   log::GroupSequence newest_freed = 0;  // by the cleaner; guarded by state too
 

@@ -74,8 +74,8 @@ Result<std::optional<size_t>> Store::read_at_once(log::ObjectId inode, uint64_t 
   return got;
 }
 
-bool Store::is_crowded() const {
-  return rooms_->upkeep.is_crowded();
+bool Store::is_crowded(bool deletes) const {
+  return rooms_->core.writer->is_crowded() || (!deletes && rooms_->upkeep.makes_writers_wait());
 }
 
 Result<std::optional<size_t>> Store::read_in_log(const Find& find, uint64_t offset,
@@ -166,7 +166,9 @@ Status Store::fold_if_scattered(log::ObjectId inode) {
     if (known == nullptr || known->extents().all().size() <= core.options.fold_extents) return {};
     size = known->attributes.size;
     const bool sparse = known->extents().bytes() < size / 2;
-    if (sparse || size > log::kMaxPayload || known->overlay_bytes() < size) return {};
+    // Holes do not count for what the log takes, and folding fills them.
+    const uint64_t most = std::min<uint64_t>(log::kMaxPayload, core.options.blob_threshold);
+    if (sparse || size > most || known->overlay_bytes() < size) return {};
   }
   std::vector<std::byte> bytes(size);
   const auto read = rooms_->values.read_uncached(inode, 0, bytes);

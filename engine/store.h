@@ -134,8 +134,9 @@ class Store {
   Status punch(log::ObjectId inode, uint64_t offset, uint64_t length, Time now);
 
   // Whether a change would perhaps have to wait now: for a group to be written, for a log file to be
-  // made, or for the cleaner. For who must not; it may have changed when the answer is there.
-  bool is_crowded() const;
+  // made, or (unless it deletes) for the cleaner. For who must not; it may have changed when the
+  // answer is there.
+  bool is_crowded(bool deletes) const;
 
   // Holds keep an inode without names alive (the kernel's lookups); the last release removes it.
   // hold() may be called inside read_index(). They do not outlive the store.

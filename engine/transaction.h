@@ -68,7 +68,7 @@ class Transaction {
   log::RecordSequence last_sequence() const { return last_sequence_; }
 
  private:
-  Transaction(Core& core, std::unique_lock<std::shared_mutex> lock)
+  Transaction(Core& core, std::unique_lock<SpinningMutex> lock)
       : core_(&core), lock_(std::move(lock)) {}
 
   log::Record& new_record(log::RecordType type, log::ObjectId id);
@@ -76,7 +76,7 @@ class Transaction {
   void forget_cached(const log::Record& record);
 
   Core* core_;
-  std::unique_lock<std::shared_mutex> lock_;
+  std::unique_lock<SpinningMutex> lock_;
   std::vector<log::Record> records_;
   std::vector<bool> quiet_;
   std::vector<log::ObjectId> holds_;

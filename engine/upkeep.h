@@ -40,10 +40,7 @@ class Upkeep {
   // Cleans one file, however much is dead. True if it gave something.
   Result<bool> clean_step();
   uint64_t debt() const { return pacing_.debt(); }
-  // A change may have to wait: for room in the log, or for the cleaner.
-  bool is_crowded() const {
-    return !pacing_.free_of_charge(kLongestChange) || core_.writer->is_crowded();
-  }
+  bool makes_writers_wait() const { return !pacing_.free_of_charge(kLongestChange); }
   Result<GcProgress> collect();
   GcProgress progress() const;
   // Sizes new log files by what the volume holds.

@@ -70,13 +70,14 @@ bool FileSystem::may_block(uint32_t opcode) const {
     case FUSE_SYMLINK:
     case FUSE_MKNOD:
     case FUSE_MKDIR:
-    case FUSE_UNLINK:
-    case FUSE_RMDIR:
     case FUSE_RENAME:
     case FUSE_RENAME2:
     case FUSE_LINK:
+      return parts_->store.is_crowded(false);
+    case FUSE_UNLINK:
+    case FUSE_RMDIR:
     case FUSE_FALLOCATE:
-      return parts_->store.is_crowded();
+      return parts_->store.is_crowded(true);
     default:
       return false;
   }

@@ -81,6 +81,34 @@ TEST(Durability, P8_CloseTellsOfALargeValueThatIsNotDurable) {
   EXPECT_FALSE(store->close());
 }
 
+// Of one value, and of all of them; of whoever waits, and of who is called back.
+TEST(Durability, P2_SyncTakesTheBytesOfLargeValuesAlong) {
+  for (uint64_t seed = 1; seed <= 40; seed++) {
+    SimDisk disk({.seed = seed});
+    auto store = must_open(disk, small_options());
+    ASSERT_TRUE(put(*store, "a", pattern(seed, 90'000)));
+    ASSERT_TRUE(store->sync());
+    const auto inode = look_up(*store, "a");
+    ASSERT_NE(attributes_of(*store, inode).blob, 0u);
+    const Bytes written = pattern(seed + 100, 70'000);
+    ASSERT_TRUE(write(*store, "a", 5000, written));
+    const log::ObjectId whose = seed % 2 == 0 ? inode : 0;
+    if (seed % 4 < 2) {
+      ASSERT_TRUE(store->sync(whose));
+    } else {
+      bool done = false;
+      store->sync(whose, [&](const Status& status) { done = status.has_value(); });
+      while (!done && disk.step()) {
+      }
+      ASSERT_TRUE(done);
+    }
+    store = open_after(disk, CrashKind::kPowerLoss, store, small_options());
+    const auto value = get(*store, "a");
+    ASSERT_TRUE(value) << value.error().what;
+    EXPECT_TRUE(same_bytes(std::span(*value).subspan(5000, written.size()), written)) << seed;
+  }
+}
+
 TEST(Durability, P2_ASuperblockThatWasMadeIsThere) {
   for (uint64_t seed = 1; seed <= 5; seed++) {
     SimDisk disk({.seed = seed});

@@ -362,6 +362,27 @@ TEST(Store, HoldsKeepAnInodeWithoutNames) {
   EXPECT_EQ(check_index(*store), "");
 }
 
+// Found by power_cut_test, VALFS_SEED=300003607: a value went to bin/ for the zeros of its hole.
+TEST(Store, FoldingDoesNotFillHolesBeyondWhatTheLogTakes) {
+  SimDisk disk({});
+  const auto options = small_options();
+  auto store = must_open(disk, options);
+  Bytes expected = pattern(1, 28'000);
+  ASSERT_TRUE(put(*store, "a", expected));
+  ASSERT_TRUE(truncate(*store, "a", 39'000));
+  expected.resize(39'000);
+  for (uint64_t i = 0; i < 100; i++) {
+    const Bytes piece = pattern(i, 2'000);
+    const size_t at = i % 13 * 2'000;
+    ASSERT_TRUE(write(*store, "a", at, piece));
+    std::copy(piece.begin(), piece.end(), expected.begin() + static_cast<ptrdiff_t>(at));
+  }
+  const auto attributes = attributes_of(*store, look_up(*store, "a"));
+  EXPECT_EQ(attributes.blob, 0u);
+  EXPECT_LT(attributes.size, 2 * options.blob_threshold);
+  EXPECT_TRUE(same_bytes(*get(*store, "a"), expected));
+}
+
 TEST(Store, ATransactionThatIsDroppedChangesNothing) {
   SimDisk disk({});
   auto store = must_open(disk, small_options());
