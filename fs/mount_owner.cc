@@ -67,7 +67,9 @@ bool is_dead(const MountEntry& mount) {
   // Without this, a daemon that lives but hangs would hang us too.
   if (owner_of_data(mount.source)) return false;
   struct statfs found {};
-  return ::statfs(mount.mountpoint.c_str(), &found) != 0 && errno == ENOTCONN;
+  // The second where its requests went over io_uring.
+  return ::statfs(mount.mountpoint.c_str(), &found) != 0 &&
+         (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 }  // namespace valfs::fs

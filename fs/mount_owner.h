@@ -17,7 +17,7 @@ std::optional<pid_t> owner_of_data(const std::string& data);
 // The daemon that serves a mount. One mounted with fsname= tells in its file .valfs/config.
 std::optional<pid_t> daemon_of(const MountEntry& mount);
 
-// The daemon is gone, and all that the mount still answers is ENOTCONN.
+// The daemon is gone, and all that the mount still answers is ENOTCONN or ECONNABORTED.
 bool is_dead(const MountEntry& mount);
 
 }  // namespace valfs::fs

@@ -28,6 +28,7 @@ constexpr uint32_t kLeastEntries = 8;
 constexpr timespec kForgetPause{0, 2'000'000};
 
 constexpr const char* kSwitch = "/sys/module/fuse/parameters/enable_uring";
+constexpr const char* kAutogroups = "/proc/sys/kernel/sched_autogroup_enabled";
 constexpr const char* kTurnOn =
     "echo 1 > /sys/module/fuse/parameters/enable_uring (for good: options fuse enable_uring=1 in "
     "/etc/modprobe.d/fuse.conf), then mount again";
@@ -181,6 +182,10 @@ ssize_t Channel::answer_init(int fd, iovec* parts, int count) {
   const ssize_t written = ::writev(fd, patched, 2);
   if (written < 0 || !rings) return written;
   rings_ = Rings::kServing;
+  if (first_line(kAutogroups) == "1") {
+    spdlog::info("autogroup scheduling may slow down a client that is alone; to end it: "
+                 "sysctl kernel.sched_autogroup_enabled=0");
+  }
   for (const auto& queue : queues_) queue->start(fd);
   return written;
 }

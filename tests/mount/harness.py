@@ -18,6 +18,8 @@ import unittest
 VALFS = os.environ.get("VALFS") or os.path.join(
     os.path.dirname(__file__), "../../build/release/fs/valfs")
 PATIENCE = 240  # seconds that one test may take
+SWITCH = "/sys/module/fuse/parameters/enable_uring"  # the kernel's, for FUSE over io_uring
+TRANSPORT = os.environ.get("VALFS_TRANSPORT")  # instead of what a mount chooses
 
 
 def run(*command, check=True, timeout=PATIENCE, **options):
@@ -47,11 +49,13 @@ class MountTest(unittest.TestCase):
 
     OPTIONS = ()
     MOUNT = True
+    RING = True  # the switch is on
 
     def setUp(self):
         reason = why_not()
         if reason:
             self.skipTest(reason)
+        self._switch(self.RING)
         self.root = tempfile.mkdtemp(prefix="valfs-test-", dir="/var/tmp")
         os.chmod(self.root, 0o755)  # other users come this way
         self.addCleanup(shutil.rmtree, self.root, ignore_errors=True)
@@ -67,11 +71,25 @@ class MountTest(unittest.TestCase):
         if self.MOUNT:
             self.mount()
 
+    def _switch(self, on):
+        """Turns FUSE over io_uring on or off, where there is a switch, until the test ends."""
+        if not os.path.exists(SWITCH):
+            return
+
+        def turn(value):
+            with open(SWITCH, "w") as switch:
+                switch.write(value)
+
+        with open(SWITCH) as switch:
+            self.addCleanup(turn, switch.read().strip())
+        turn("Y" if on else "N")
+
     # --- the daemon
 
     def mount(self, *options, check=True):
         arguments = []
-        for option in (*self.OPTIONS, *options):
+        chosen = [] if TRANSPORT is None else [f"transport={TRANSPORT}"]
+        for option in (*chosen, *self.OPTIONS, *options):
             arguments += ["-o", option]
         return run(VALFS, "mount", self.data, self.mnt, *arguments, check=check)
 

@@ -10,18 +10,17 @@ import signal
 import subprocess
 import sys
 import threading
-import unittest
 
-from harness import MountTest, VALFS, main, run, shell
+from harness import SWITCH, MountTest, main, run
 
-SWITCH = "/sys/module/fuse/parameters/enable_uring"
 CYCLES = int(os.environ.get("VALFS_CYCLES") or (200 if os.environ.get("VALFS_NIGHTLY") else 20))
 
 # Creates, reads, overwrites and deletes until the mount is gone.
 LOAD = r"""
 import os, sys
 mnt, number = sys.argv[1], sys.argv[2]
-base = os.path.join(mnt, "load-" + number)
+os.chdir(mnt)  # the path will lead to what is below the mount, once that is gone
+base = "load-" + number
 print("on", flush=True)
 try:
     os.makedirs(base, exist_ok=True)
@@ -40,30 +39,13 @@ except OSError:
 """
 
 
-class Switch:
-    """The kernel's switch for FUSE over io_uring, as it is needed and then as it was."""
-
-    def __init__(self, test, on):
-        with open(SWITCH) as switch:
-            before = switch.read().strip()
-        self._set("Y" if on else "N")
-        test.addCleanup(self._set, before)
-
-    @staticmethod
-    def _set(value):
-        with open(SWITCH, "w") as switch:
-            switch.write(value)
-
-
 class ChannelTest(MountTest):
     MOUNT = False
-    ON = True
 
     def setUp(self):
         if not os.path.exists(SWITCH):
             self.skipTest("this kernel has no FUSE over io_uring")
         super().setUp()
-        Switch(self, self.ON)
 
     def loads(self, count):
         started = []
@@ -225,7 +207,7 @@ class Dev(ChannelTest):
 
 
 class SwitchedOff(ChannelTest):
-    ON = False
+    RING = False
 
     def test_auto_falls_back_and_says_the_line(self):
         told = self.mount().stderr

@@ -14,7 +14,8 @@ from harness import MountTest, main, run
 # operation that did not return.
 WRITER = r"""
 import json, os, random, sys
-mnt, journal, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
+mnt, journal, seed = ".", sys.argv[2], int(sys.argv[3])
+os.chdir(sys.argv[1])  # the path will lead to what is below the mount, once that is gone
 choose = random.Random(seed)
 log = open(journal, "a", buffering=1)
 files = {}
