@@ -74,8 +74,29 @@ Result<std::optional<size_t>> Store::read_at_once(log::ObjectId inode, uint64_t 
   return got;
 }
 
-bool Store::is_crowded(bool deletes) const {
-  return rooms_->core.writer->is_crowded() || (!deletes && rooms_->upkeep.makes_writers_wait());
+bool Store::may_wait(Change change, log::ObjectId inode) const {
+  const Core& core = rooms_->core;
+  if (core.writer->is_crowded()) return true;
+  if (change == Change::kDelete) return false;
+  uint64_t bytes = kLargestWrite;
+  if (change == Change::kContent) {
+    const std::shared_lock lock(core.state);
+    const auto known = core.index.find(inode);
+    if (known != nullptr) {
+      const bool moves = known->attributes.blob != 0 ||
+                         known->extents().bytes() + kLargestWrite > core.options.blob_threshold;
+      const bool folds = known->extents().all().size() >= core.options.fold_extents;
+      if (moves || folds) return true;
+      bytes = std::max(bytes, known->extents().bytes());
+    }
+  }
+  return rooms_->upkeep.makes_writers_wait(bytes);
+}
+
+bool Store::is_large(log::ObjectId inode) const {
+  const std::shared_lock lock(rooms_->core.state);
+  const auto known = rooms_->core.index.find(inode);
+  return known != nullptr && known->attributes.blob != 0;
 }
 
 Result<std::optional<size_t>> Store::read_in_log(const Find& find, uint64_t offset,
@@ -281,7 +302,16 @@ void Store::sync(log::ObjectId inode, std::function<void(const Status&)> done) {
   core.writer->sync(std::move(done));
 }
 
+void Store::finish_syncs() {
+  // An error is close()'s to tell.
+  (void)rooms_->core.writer->sync();
+  rooms_->core.writer->wait_for_calls();
+}
+
 Status Store::flush(log::ObjectId inode) {
+  // Whoever brings a value to bin/ has made it durable there before. No waiting for others who have
+  // the same lock.
+  if (!is_large(inode)) return {};
   const std::unique_lock value(rooms_->core.value_lock(inode));
   auto flushed = rooms_->blobs.flush(inode);
   if (!flushed && flushed.error().code == ENOENT) return {};

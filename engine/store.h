@@ -134,9 +134,13 @@ class Store {
   Status punch(log::ObjectId inode, uint64_t offset, uint64_t length, Time now);
 
   // Whether a change would perhaps have to wait now: for a group to be written, for a log file to be
-  // made, or (unless it deletes) for the cleaner. For who must not; it may have changed when the
-  // answer is there.
-  bool is_crowded(bool deletes) const;
+  // made, for the cleaner (unless it deletes), or, if it is to the bytes of `inode`, for what it takes
+  // to bring a value to bin/ or to change it there. For who must not wait; it may have changed when
+  // the answer is there.
+  enum class Change { kDelete, kNames, kContent };
+  bool may_wait(Change change, log::ObjectId inode) const;
+  // Whether the value lies in bin/. false: there is none.
+  bool is_large(log::ObjectId inode) const;
 
   // Holds keep an inode without names alive (the kernel's lookups); the last release removes it.
   // hold() may be called inside read_index(). They do not outlive the store.
@@ -151,6 +155,9 @@ class Store {
   // they lie in bin/ (0: of every inode). `done` may run on another thread, or before this returns.
   void sync(log::ObjectId inode, std::function<void(const Status&)> done);
   Status sync(log::ObjectId inode = 0);
+  // Returns once everybody who has called sync() with `done` has been called back, whatever came of
+  // it. Nobody may call sync() meanwhile.
+  void finish_syncs();
   // Makes the bytes of a value in bin/ durable, not the log. Others: nothing to do.
   Status flush(log::ObjectId inode);
   // Why the log takes no more changes, if so (P8).

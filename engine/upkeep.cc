@@ -133,7 +133,7 @@ void Upkeep::tick() {
 void Upkeep::prepare_spares() {
   const bool soon = core_.writer->room_left() < core_.files.file_size() / 2;
   const auto prepared = core_.files.prepare(soon ? 3 : 2);
-  if (prepared) return;
+  if (prepared) return report("replacing log files", core_.files.replace_reserved_spares());
   if (prepared.error().code != ENOSPC) return report("preparing log files", prepared);
   if (core_.files.spares() >= 2) return;
   const log::LogFileRef file = choose_fitting();

@@ -40,7 +40,8 @@ class Upkeep {
   // Cleans one file, however much is dead. True if it gave something.
   Result<bool> clean_step();
   uint64_t debt() const { return pacing_.debt(); }
-  bool makes_writers_wait() const { return !pacing_.free_of_charge(kLongestChange); }
+  // A change of so many bytes would have to wait for the cleaner.
+  bool makes_writers_wait(uint64_t bytes) const { return !pacing_.free_of_charge(bytes); }
   Result<GcProgress> collect();
   GcProgress progress() const;
   // Sizes new log files by what the volume holds.
@@ -54,8 +55,6 @@ class Upkeep {
   void run_committer();
   void run_upkeep();
   void run_cleaner();
-  static constexpr uint64_t kLongestChange = 1 * kMiB;  // bytes, of one request
-
   void pace(uint64_t bytes);
   void prepare_spares();
   log::LogFileRef choose_fitting() const;

@@ -60,24 +60,25 @@ Channel& FileSystem::channel() const {
   return *parts_->channel;
 }
 
-// Reads find out for themselves; what is about names only reads memory.
-bool FileSystem::may_block(uint32_t opcode) const {
+bool FileSystem::may_block(uint32_t opcode, uint64_t inode) const {
+  const Store& store = parts_->store;
   switch (opcode) {
     case FUSE_FSYNCDIR:  // flushes all of bin/
       return true;
     case FUSE_WRITE:
     case FUSE_SETATTR:
+    case FUSE_FALLOCATE:
+      return store.may_wait(Store::Change::kContent, inode);
     case FUSE_SYMLINK:
     case FUSE_MKNOD:
     case FUSE_MKDIR:
     case FUSE_RENAME:
     case FUSE_RENAME2:
     case FUSE_LINK:
-      return parts_->store.is_crowded(false);
+      return store.may_wait(Store::Change::kNames, inode);
     case FUSE_UNLINK:
     case FUSE_RMDIR:
-    case FUSE_FALLOCATE:
-      return parts_->store.is_crowded(true);
+      return store.may_wait(Store::Change::kDelete, inode);
     default:
       return false;
   }
@@ -85,9 +86,7 @@ bool FileSystem::may_block(uint32_t opcode) const {
 
 void FileSystem::finish() {
   parts_->virtual_files.finish();
-  // The log calls its waiters in order: after this one, nobody is left. An error is close()'s to
-  // tell.
-  (void)parts_->store.sync();
+  parts_->store.finish_syncs();
 }
 
 void FileSystem::ready() {

@@ -42,8 +42,9 @@ class FileSystem {
   // loop starts.
   void set_session(fuse_session* session, Channel* channel);
   Channel& channel() const;
-  // Whether a request of that opcode may have to wait now, for the disk or for the cleaner.
-  bool may_block(uint32_t opcode) const;
+  // Whether a request of that opcode about that inode may have to wait now, for the disk or for the
+  // cleaner. What reads finds out by itself.
+  bool may_block(uint32_t opcode, uint64_t inode) const;
 
  private:
   friend struct Operations;

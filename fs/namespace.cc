@@ -90,6 +90,16 @@ Result<Node> Namespace::lookup(ObjectId parent, std::string_view name) {
   return complete(*result);
 }
 
+ObjectId Namespace::large_value(ObjectId parent, std::string_view name) const {
+  ObjectId large = 0;
+  store_.read_index([&](const index::Index& index) {
+    const auto found = index.find(parent, name);
+    const auto inode = found != nullptr ? index.find(found->inode) : index::Found<Inode>();
+    if (inode != nullptr && inode->attributes.blob != 0) large = inode->id;
+  });
+  return large;
+}
+
 Result<Node> Namespace::stat(ObjectId id) {
   Result<Node> result = fail(ENOENT, "");
   store_.read_index([&](const index::Index& index) {
@@ -322,13 +332,8 @@ Status Namespace::rename(ObjectId parent, std::string_view name, ObjectId new_pa
 
 // Flushes the value that a name leads to, if it lies in bin/ and is not durable.
 Status Namespace::flush_source(ObjectId parent, std::string_view name) {
-  ObjectId blob_inode = 0;
-  store_.read_index([&](const index::Index& index) {
-    const auto found = index.find(parent, name);
-    const auto inode = found != nullptr ? index.find(found->inode) : index::Found<Inode>();
-    if (inode != nullptr && inode->attributes.blob != 0) blob_inode = inode->id;
-  });
-  return blob_inode == 0 ? Status{} : store_.flush(blob_inode);
+  const ObjectId large = large_value(parent, name);
+  return large == 0 ? Status{} : store_.flush(large);
 }
 
 Result<Node> Namespace::change(ObjectId id, const AttributeChange& change) {

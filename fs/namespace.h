@@ -36,6 +36,8 @@ class Namespace {
 
   Result<Node> lookup(log::ObjectId parent, std::string_view name);
   Result<Node> stat(log::ObjectId inode);
+  // The value in bin/ that the name leads to; 0: it leads to none.
+  log::ObjectId large_value(log::ObjectId parent, std::string_view name) const;
 
   // Regular file, FIFO, socket or device.
   Result<Node> make_node(log::ObjectId parent, std::string_view name, uint32_t mode,

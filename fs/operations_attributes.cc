@@ -1,6 +1,9 @@
 // Requests about attributes: getattr, setattr, readlink, statfs; xattrs are not offered.
 #include <sys/statvfs.h>
 
+#include <array>
+#include <climits>
+
 #include "fs/parts.h"
 
 namespace valfs::fs {
@@ -69,9 +72,18 @@ void on_setattr(fuse_req_t request, fuse_ino_t inode, struct stat* wanted, int w
 
 void on_readlink(fuse_req_t request, fuse_ino_t inode) {
   auto& parts = Operations::begin(request, Request::kReadlink);
-  const auto target = parts.names.read_link(inode);
-  if (!target) return Operations::reply_error(request, target.error());
-  fuse_reply_readlink(request, target->c_str());
+  const auto answer = [request, inode, &parts] {
+    const auto target = parts.names.read_link(inode);
+    if (!target) return Operations::reply_error(request, target.error());
+    fuse_reply_readlink(request, target->c_str());
+  };
+  if (Channel::must_not_block()) {
+    // What can be read at once is in memory afterwards.
+    std::array<std::byte, PATH_MAX> target;
+    const auto got = parts.store.read_at_once(inode, 0, target);
+    if (got && !*got) return Channel::run_blocking(answer);
+  }
+  answer();
 }
 
 void on_statfs(fuse_req_t request, fuse_ino_t) {

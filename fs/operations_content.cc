@@ -94,12 +94,7 @@ void on_fsync(fuse_req_t request, fuse_ino_t inode, int, fuse_file_info*) {
                [request](const Status& status) { Operations::reply_status(request, status); });
   };
   // The log answers when it is durable; bytes in bin/ are waited for.
-  bool is_large = false;
-  parts.store.read_index([&](const index::Index& index) {
-    const auto known = index.find(inode);
-    is_large = known != nullptr && known->attributes.blob != 0;
-  });
-  if (is_large) return Channel::run_blocking(sync);
+  if (parts.store.is_large(inode)) return Channel::run_blocking(sync);
   sync();
 }
 

@@ -117,7 +117,9 @@ Result<std::unique_ptr<Session>> Session::mount(const MountPlan& plan, FileSyste
   }
   VALFS_ASSIGN(session->channel_,
                Channel::attach(session->fuse_, plan.options.transport,
-                               {[&](uint32_t opcode) { return file_system.may_block(opcode); },
+                               {[&](uint32_t opcode, uint64_t inode) {
+                                  return file_system.may_block(opcode, inode);
+                                },
                                 [&self = *session] { self.abort(); }}));
   file_system.set_session(session->fuse_, session->channel_.get());
   VALFS_ASSIGN(const MountTable table, MountTable::read());

@@ -136,7 +136,7 @@ Status LogFiles::fill_file(LogFile& file, std::span<const std::byte> header) con
 Status LogFiles::prepare(size_t wanted, bool small_will_do) {
   const std::lock_guard slow(prepare_mutex_);
   while (spares() < wanted) VALFS_TRY(prepare_one(small_will_do));
-  return replace_reserved_spares();
+  return {};
 }
 
 Status LogFiles::prepare_one(bool small_will_do) {
@@ -164,27 +164,35 @@ Status LogFiles::prepare_one(bool small_will_do) {
   return {};
 }
 
+// Not where the two for a moment would take what somebody else needs.
+bool LogFiles::should_replace() const {
+  std::function<uint64_t()> room;
+  uint64_t size = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (bulk_ || spares_.empty() || spares_.front()->zeroed) return false;
+    room = limits_.room;
+    size = limits_.file_size;
+  }
+  return !room || room() >= 2 * size;
+}
+
 // First the new one, then the old one goes: there are never fewer than before. Spares are used in
 // the order of their ids, so that zeroed ones cannot just go first.
 Status LogFiles::replace_reserved_spares() {
-  for (;;) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (bulk_ || spares_.empty() || spares_.front()->zeroed) return {};
-    }
-    if (const auto prepared = prepare_one(false); !prepared) {
-      // Where there is no room they have to do.
-      return prepared.error().code == ENOSPC ? Status{} : prepared;
-    }
+  const std::lock_guard slow(prepare_mutex_);
+  while (should_replace()) {
+    VALFS_TRY(prepare_one(false));
     LogFileRef old;
     {
       const std::lock_guard lock(mutex_);
-      if (spares_.front()->zeroed) continue;  // it was used meanwhile
+      if (spares_.empty() || spares_.front()->zeroed) continue;  // it was used meanwhile
       old = std::move(spares_.front());
       spares_.pop_front();
     }
     VALFS_TRY(remove_unused(*old));
   }
+  return {};
 }
 
 Status LogFiles::remove_unused(const LogFile& file) {

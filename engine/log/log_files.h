@@ -79,6 +79,8 @@ class LogFiles {
   // in bulk that price is higher than the file system's commit for each of them: then space is only
   // reserved. Once they are short again, such spares are replaced.
   Status prepare(size_t wanted, bool small_will_do = false);
+  // Does so: slow, and for nobody who waits for a spare. Where there is no room they have to do.
+  Status replace_reserved_spares();
   size_t spares() const;
   // Whether users' groups come in bulk.
   bool is_bulk() const;
@@ -120,7 +122,7 @@ class LogFiles {
   Result<LogFileRef> make_file(FileId id, uint64_t size, bool zeroed);
   Status fill_file(LogFile& file, std::span<const std::byte> header) const;
   Status prepare_one(bool small_will_do);
-  Status replace_reserved_spares();
+  bool should_replace() const;
   Status remove_unused(const LogFile& file);
 
   storage::Storage& storage_;

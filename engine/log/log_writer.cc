@@ -90,17 +90,21 @@ size_t LogWriter::spares_needed(const Need& need) const {
 
 uint64_t LogWriter::room_left() const {
   const Lock lock(mutex_);
+  // It is left as soon as there is a spare for that.
+  return is_out_of_place(active(Stream::kUser)) ? 0 : room_in_file();
+}
+
+uint64_t LogWriter::room_in_file() const {
   const Active& at = active(Stream::kUser);
-  if (!at.file || is_out_of_place(at)) return 0;
+  if (!at.file) return 0;
   const bool open = open_ && slots_[*open_].stream == Stream::kUser;
   const uint64_t used = at.next_offset + (open ? slots_[*open_].end : 0);
   return at.file->size > used ? at.file->size - used : 0;
 }
 
 bool LogWriter::is_crowded() const {
-  const uint64_t left = room_left();
   const Lock lock(mutex_);
-  const bool file_ends = left < staging_.slot_size();
+  const bool file_ends = room_in_file() < staging_.slot_size();
   return trouble_seen_ || !free_slot() ||
          files_.spares() < spares_kept(Purpose::kOrdinary) + (file_ends ? 1 : 0);
 }

@@ -109,6 +109,9 @@ class LogWriter {
   std::optional<Error> failure() const;
   uint64_t groups_sent() const;
   uint64_t bytes_sent() const;  // of groups, padding included
+  // Waits until nothing is in flight and everybody who waits for a commit has been called. What was
+  // appended must have been synced before.
+  void wait_for_calls();
   // The next append may have to wait: for a slot, or for a log file to be prepared.
   bool is_crowded() const;
   // Bytes that the current file still takes.
@@ -152,6 +155,7 @@ class LogWriter {
   bool room(Need need);
   bool file_fits(Stream stream, const Need& need) const;
   bool is_out_of_place(const Active& at) const;
+  uint64_t room_in_file() const;
   Stream usable_stream(const Need& need) const;
   static size_t spares_kept(Purpose purpose);
   size_t spares_needed(const Need& need) const;

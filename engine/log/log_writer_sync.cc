@@ -40,6 +40,11 @@ void LogWriter::call_when_durable(GroupSequence target, Done done) {
   if (now) done(*now);
 }
 
+void LogWriter::wait_for_calls() {
+  Lock lock(mutex_);
+  storage_.wait(lock, changed_, [this] { return waiters_.empty() && in_flight_ == 0; });
+}
+
 // Whoever waits may as well write: a lone caller's commit is one system call, and wakes nobody.
 GroupSequence LogWriter::send_here() {
   uint32_t number = 0;

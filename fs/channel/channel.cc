@@ -102,7 +102,7 @@ Status Channel::make_rings() {
       fuse_session_process_buf(session_, &buffer);
     };
     VALFS_ASSIGN(auto queue,
-                 UringQueue::make({cpu, entries, kPayload},
+                 UringQueue::make({fuse_session_fd(session_), cpu, entries, kPayload},
                                   {dispatch, callbacks_.may_block, callbacks_.failed}));
     queues_.push_back(std::move(queue));
   }
@@ -186,7 +186,7 @@ ssize_t Channel::answer_init(int fd, iovec* parts, int count) {
     spdlog::info("autogroup scheduling may slow down a client that is alone; to end it: "
                  "sysctl kernel.sched_autogroup_enabled=0");
   }
-  for (const auto& queue : queues_) queue->start(fd);
+  for (const auto& queue : queues_) queue->start();
   return written;
 }
 

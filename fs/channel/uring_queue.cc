@@ -49,6 +49,9 @@ Status UringQueue::set_up() {
   const int made = io_uring_queue_init(shape_.entries + 1, &ring_, IORING_SETUP_SQE128);
   if (made < 0) return fail(-made, std::string("cannot make a ring: ") + std::strerror(-made));
   ring_made_ = true;
+  if (const int error = io_uring_register_files(&ring_, &shape_.connection, 1); error < 0) {
+    return fail(-error, std::string("cannot register with a ring: ") + std::strerror(-error));
+  }
   // Pages appear as they are touched, and entries that are used least are never.
   const size_t stride = kPage + shape_.payload;
   memory_size_ = stride * shape_.entries;
@@ -74,8 +77,8 @@ UringQueue::~UringQueue() {
   if (wake_ >= 0) ::close(wake_);
 }
 
-void UringQueue::start(int fd) {
-  thread_ = std::thread([this, fd] { run(fd); });
+void UringQueue::start() {
+  thread_ = std::thread([this] { run(); });
 }
 
 void UringQueue::stop() {
@@ -85,13 +88,9 @@ void UringQueue::stop() {
   workers_.stop();
 }
 
-void UringQueue::run(int fd) {
+void UringQueue::run() {
   settle_thread("valfs-fuse", shape_.cpu);
   current_queue = this;
-  if (const int error = io_uring_register_files(&ring_, &fd, 1); error < 0) {
-    // Some queues without the others would leave requests waiting for ever.
-    spdlog::error("cannot register the connection with a ring: {}", std::strerror(-error));
-  }
   for (uint32_t i = 0; i < shape_.entries; i++) submit(i, uring::kRegister);
   alive_ = shape_.entries;
   await_wake_up();
@@ -109,6 +108,9 @@ void UringQueue::run(int fd) {
       take(copy);
     }
   }
+  // Whoever is refused from the start is served over /dev/fuse: the kernel sees to that. Later, nobody
+  // would take what it puts into this queue.
+  if (!stopping_ && alive_ == 0 && last_error_ != 0 && requests() > 0) callbacks_.failed();
   // At once: the ring's end alone would let go of the connection some time later.
   io_uring_unregister_files(&ring_);
   current_queue = nullptr;
@@ -150,7 +152,7 @@ void UringQueue::take_request(uint32_t index) {
   std::memcpy(begin + sizeof header, entry.header->operation, argument);
   requests_.fetch_add(1, std::memory_order_relaxed);
   const std::span request(begin, header.len);
-  if (!callbacks_.may_block(header.opcode)) return callbacks_.dispatch(request);
+  if (!callbacks_.may_block(header.opcode, header.nodeid)) return callbacks_.dispatch(request);
   workers_.run([this, request] { callbacks_.dispatch(request); });
 }
 
@@ -231,7 +233,8 @@ void UringQueue::await_wake_up() {
 void UringQueue::retire(uint32_t index, int error) {
   entries_[index].at = At::kNowhere;
   alive_--;
-  if (error == ENOTCONN || error == ECANCELED) return;  // the mount is gone
+  if (error == ENOTCONN || error == ECANCELED || error == ECONNABORTED) return;  // it is gone
+  last_error_ = error;
   spdlog::error("the kernel refuses an entry of the ring of CPU {}: {}", shape_.cpu,
                 std::strerror(error));
 }

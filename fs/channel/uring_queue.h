@@ -30,13 +30,14 @@ class UringQueue {
     // Takes a request as /dev/fuse would give it, its `unique` replaced by a token of ours. It
     // stays readable until it is answered, and not a moment longer.
     std::function<void(std::span<std::byte> request)> dispatch;
-    // Whether a request of that opcode may block now, so that workers should have it.
-    std::function<bool(uint32_t opcode)> may_block;
+    // Whether a request of that opcode, about that inode, may block now, so that workers should have it.
+    std::function<bool(uint32_t opcode, uint64_t inode)> may_block;
     // The ring cannot go on: what the kernel puts into it from now on would wait for ever.
     std::function<void()> failed;
   };
 
   struct Shape {
+    int connection = -1;   // descriptor of /dev/fuse
     unsigned cpu = 0;
     uint32_t entries = 0;  // requests that may be unanswered at a time
     uint32_t payload = 0;  // bytes
@@ -49,8 +50,8 @@ class UringQueue {
   UringQueue(const UringQueue&) = delete;
   UringQueue& operator=(const UringQueue&) = delete;
 
-  // Registers the entries with the connection `fd`, and serves. Once, when INIT has been answered.
-  void start(int fd);
+  // Registers the entries with the connection, and serves. Once, when INIT has been answered.
+  void start();
   // Ends the thread: call it when the connection is gone. Answers that come later go nowhere.
   void stop();
 
@@ -86,7 +87,7 @@ class UringQueue {
 
   UringQueue(const Shape& shape, Callbacks callbacks);
   Status set_up();
-  void run(int fd);
+  void run();
   void take(const io_uring_cqe& completion);
   void take_request(uint32_t index);
   io_uring_sqe& submission();
@@ -106,6 +107,7 @@ class UringQueue {
   size_t memory_size_ = 0;
   std::unique_ptr<Entry[]> entries_;
   uint32_t alive_ = 0;
+  int last_error_ = 0;  // that an entry has died of
   uint64_t generation_ = 0;
   std::atomic<uint32_t> answered_{kNobody};  // the list, newest first
   std::atomic<bool> stopping_{false};

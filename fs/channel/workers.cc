@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <signal.h>
 
+#include <system_error>
 #include <utility>
 
 namespace valfs::fs {
@@ -23,13 +24,21 @@ void settle_thread(const char* name, unsigned cpu) {
 }
 
 void Workers::run(std::function<void()> task) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   tasks_.push_back(std::move(task));
   if (idle_ >= tasks_.size() || threads_.size() == kMost) {
     changed_.notify_one();
     return;
   }
-  threads_.emplace_back([this] { work(); });
+  try {
+    threads_.emplace_back([this] { work(); });
+  } catch (const std::system_error&) {  // so many threads are not to be had
+    if (!threads_.empty()) return;
+    task = std::move(tasks_.back());
+    tasks_.pop_back();
+    lock.unlock();
+    task();
+  }
 }
 
 void Workers::work() {
