@@ -51,6 +51,12 @@ Status must_be_value(const Found<Inode>& inode, std::string_view key) {
   return {};
 }
 
+Result<Found<Inode>> find_value(const index::Index& index, std::string_view key) {
+  auto known = value_of(index, index.find(kRoot, key));
+  VALFS_TRY(must_be_value(known, key));
+  return known;
+}
+
 Attributes new_value(const index::Index& index, uint64_t size, Time now) {
   Attributes attributes;
   attributes.mode = S_IFREG | 0644;
@@ -118,12 +124,14 @@ Result<KeyValue::Held> KeyValue::find(std::string_view key) const {
   uint64_t size = 0;
   Status found;
   store_.read_index([&](const index::Index& index) {
-    const auto known = value_of(index, index.find(kRoot, key));
-    found = must_be_value(known, key);
-    if (!found) return;
-    Store::hold(*known);
-    inode = known->id;
-    size = known->attributes.size;
+    const auto known = find_value(index, key);
+    if (!known) {
+      found = tl::unexpected(known.error());
+      return;
+    }
+    Store::hold(**known);
+    inode = (*known)->id;
+    size = (*known)->attributes.size;
   });
   VALFS_TRY(std::move(found));
   return Held(store_, inode, size);
@@ -248,12 +256,8 @@ Result<std::vector<std::byte>> KeyValue::get(std::string_view key) {
 
 Result<size_t> KeyValue::get(std::string_view key, uint64_t offset, std::span<std::byte> into) {
   VALFS_TRY(check(key));
-  const auto find_value = [key](const index::Index& index) -> Result<Found<Inode>> {
-    auto known = value_of(index, index.find(kRoot, key));
-    VALFS_TRY(must_be_value(known, key));
-    return known;
-  };
-  VALFS_ASSIGN(const auto got, store_.read_in_log(find_value, offset, into));
+  const auto find_it = [key](const index::Index& index) { return find_value(index, key); };
+  VALFS_ASSIGN(const auto got, store_.read_in_log(find_it, offset, into));
   if (got) return *got;
   VALFS_ASSIGN(const Held held, find(key));
   return store_.read(held.inode(), offset, into);

@@ -169,7 +169,8 @@ Status Store::write(log::ObjectId inode, uint64_t offset, std::span<const std::b
                      core, Transaction::Size::of(1, Transaction::kSalvageName, bytes.size())));
     transaction.write(inode, offset, bytes);
     transaction.commit(now);
-    // Who reads it first finds neither it in the page cache, nor itself willing to wait for the disk.
+    // Who reads it first finds neither it in the page cache, nor itself willing to wait for the
+    // disk.
     if (offset == 0) rooms_->values.remember_written(inode, transaction.last_sequence(), bytes);
   }
   core.truncations.close(inode);

@@ -103,8 +103,8 @@ class Store {
   void read_index(const std::function<void(const index::Index&)>& use) const;
   // Bytes of the value from `offset` on, as many as there are up to into.size(). EIO: damaged.
   Result<size_t> read(log::ObjectId inode, uint64_t offset, std::span<std::byte> into);
-  // The same out of memory, ours or the kernel's. Nothing is read, and nothing returned, if it would
-  // have to wait for the disk.
+  // The same out of memory, ours or the kernel's. Nothing is read, and nothing returned, if it
+  // would have to wait for the disk.
   Result<std::optional<size_t>> read_at_once(log::ObjectId inode, uint64_t offset,
                                              std::span<std::byte> into);
   // The same for the value that `find` chooses, in one look: it is called as by read_index(), more
@@ -133,10 +133,10 @@ class Store {
   // Makes a hole.
   Status punch(log::ObjectId inode, uint64_t offset, uint64_t length, Time now);
 
-  // Whether a change would perhaps have to wait now: for a group to be written, for a log file to be
-  // made, for the cleaner (unless it deletes), or, if it is to the bytes of `inode`, for what it takes
-  // to bring a value to bin/ or to change it there. For who must not wait; it may have changed when
-  // the answer is there.
+  // Whether a change would perhaps have to wait now: for a group to be written, for a log file to
+  // be made, for the cleaner (unless it deletes), or, if it is to the bytes of `inode`, for what it
+  // takes to bring a value to bin/ or to change it there. For who must not wait; it may have
+  // changed when the answer is there.
   enum class Change { kDelete, kNames, kContent };
   bool may_wait(Change change, log::ObjectId inode) const;
   // Whether the value lies in bin/. false: there is none.

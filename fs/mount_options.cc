@@ -102,27 +102,33 @@ Status set_log(MountOptions& options, std::string_view value) {
   return {};
 }
 
-Status set_compression(MountOptions& options, std::string_view value) {
-  if (value != "none" && value != "lz4" && value != "zstd")
-    return fail(EINVAL, "must be none, lz4 or zstd");
-  options.compression = value == "lz4"    ? Compression::kLz4
-                        : value == "zstd" ? Compression::kZstd
-                                          : Compression::kNone;
-  return {};
+template <class T>
+struct Choice {
+  std::string_view name;
+  T value;
+};
+constexpr Choice<Compression> kCompressions[] = {
+    {"none", Compression::kNone}, {"lz4", Compression::kLz4}, {"zstd", Compression::kZstd}};
+constexpr Choice<Transport> kTransports[] = {
+    {"auto", Transport::kAuto}, {"uring", Transport::kUring}, {"dev", Transport::kDev}};
+
+template <auto Member, const auto& choices>
+Status set_choice(MountOptions& options, std::string_view value) {
+  std::string names;
+  for (const auto& choice : choices) {
+    if (choice.name == value) {
+      options.*Member = choice.value;
+      return {};
+    }
+    const bool last = &choice == std::end(choices) - 1;
+    names += (names.empty() ? "" : last ? " or " : ", ") + std::string(choice.name);
+  }
+  return fail(EINVAL, "must be " + names);
 }
 
 Status set_fsname(MountOptions& options, std::string_view value) {
   if (value.empty()) return fail(EINVAL, "must not be empty");
   options.fsname = value;
-  return {};
-}
-
-Status set_transport(MountOptions& options, std::string_view value) {
-  if (value != "auto" && value != "uring" && value != "dev")
-    return fail(EINVAL, "must be auto, uring or dev");
-  options.transport = value == "uring" ? Transport::kUring
-                      : value == "dev" ? Transport::kDev
-                                       : Transport::kAuto;
   return {};
 }
 
@@ -141,7 +147,7 @@ constexpr Rule kRules[] = {
      "without fsync, power loss costs at most so much time, 1 to 60000 (100)"},
     {"log-file", Takes::kValue, set_size<&M::log_file, 16 * kMiB, 16 * kGiB>, "BYTES",
      "largest size of a log file, 16m to 16g (512m)"},
-    {"compress", Takes::kValue, set_compression, "none|lz4|zstd",
+    {"compress", Takes::kValue, set_choice<&M::compression, kCompressions>, "none|lz4|zstd",
      "what the cleaner does with values of 1 KiB and more that it copies (none)"},
     {"stop-timeout", Takes::kValue, set_time<&M::stop_timeout, 0, 3600>, "SECONDS",
      "how long SIGTERM waits for open files to be closed (10)"},
@@ -154,7 +160,7 @@ constexpr Rule kRules[] = {
      "the kernel checks permissions (default for root)"},
     {"log", Takes::kValue, set_log, "journal|stderr|FILE",
      "where messages go (-f: stderr; else the journal, or DATA/valfs.log)"},
-    {"transport", Takes::kValue, set_transport, "auto|uring|dev",
+    {"transport", Takes::kValue, set_choice<&M::transport, kTransports>, "auto|uring|dev",
      "how requests come from the kernel: over io_uring where it is to be had (auto)"},
     {"fsname", Takes::kValue, set_fsname, "NAME", "source that mount(8) and df(1) show (DATA)"},
     {"nosuid", Takes::kNothing, set_flag<&M::nosuid, true>, "",

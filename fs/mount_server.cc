@@ -14,8 +14,8 @@
 #include "engine/store.h"
 #include "fs/command.h"
 #include "fs/data_directory.h"
-#include "fs/json.h"
 #include "fs/file_system.h"
+#include "fs/json.h"
 #include "fs/mount_shutdown.h"
 #include "fs/mount_signals.h"
 #include "fs/mount_table.h"
@@ -80,17 +80,17 @@ std::string ready_text(const MountPlan& plan) {
 void report_numbers(const Store& store) {
   const StoreStats stats = store.stats();
   const OrderedJson numbers{{"volume", stats.volume},
-                               {"epoch", stats.epoch},
-                               {"io", stats.io},
-                               {"inodes", stats.inodes},
-                               {"live_bytes", stats.live_bytes},
-                               {"dead_bytes", stats.dead_bytes},
-                               {"log_files", stats.log_files},
-                               {"log_bytes", stats.log_bytes},
-                               {"blob_bytes", stats.blob_bytes},
-                               {"available_bytes", stats.available_bytes},
-                               {"undurable_ms", stats.undurable_ms},
-                               {"failure", stats.failure}};
+                            {"epoch", stats.epoch},
+                            {"io", stats.io},
+                            {"inodes", stats.inodes},
+                            {"live_bytes", stats.live_bytes},
+                            {"dead_bytes", stats.dead_bytes},
+                            {"log_files", stats.log_files},
+                            {"log_bytes", stats.log_bytes},
+                            {"blob_bytes", stats.blob_bytes},
+                            {"available_bytes", stats.available_bytes},
+                            {"undurable_ms", stats.undurable_ms},
+                            {"failure", stats.failure}};
   spdlog::info("stats {}", numbers.dump(-1, ' ', false, OrderedJson::error_handler_t::replace));
 }
 
@@ -103,7 +103,7 @@ Status serve(const MountPlan& plan, Store& store, MountSignals& signals, StartRe
   options.mount_options = plan.options.text;
   FileSystem file_system(store, options, [&] { report.ready(ready_text(plan)); });
   VALFS_ASSIGN(const auto session, Session::mount(plan, file_system));
-  if (!session->channel().notice().empty()) report.notice(session->channel().notice());
+  if (const auto notice = session->channel().notice(); !notice.empty()) report.notice(notice);
   signals.set_handlers({[&] { shut_down(store, *session, plan.options.stop_timeout); },
                         [&] { report_numbers(store); }});
   Status served = session->serve();

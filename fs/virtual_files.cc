@@ -11,7 +11,6 @@
 namespace valfs::fs {
 namespace {
 
-
 constexpr std::array<VirtualFiles::Listed, 3> kFiles{
     {{16, "control"}, {17, "stats"}, {18, "config"}}};
 

@@ -1,6 +1,6 @@
 // A shared mutex for short critical sections: whoever finds it taken looks again for some
-// microseconds before going to sleep. Being woken up on another CPU costs many times what the holder
-// still needs.
+// microseconds before going to sleep. Being woken up on another CPU costs many times what the
+// holder still needs.
 #pragma once
 
 #include <shared_mutex>

@@ -1,5 +1,5 @@
-// How fast garbage may be made: the promise that dead bytes stay below 25 % of live ones (or 16 MiB,
-// where less than 64 MiB live).
+// How fast garbage may be made: the promise that dead bytes stay below 25 % of live ones (or 16
+// MiB, where less than 64 MiB live).
 //
 //   dead / live   cleaner                           writers
 //   below 15 %    rests                             go on

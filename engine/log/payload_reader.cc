@@ -125,7 +125,8 @@ Status read_payload(const LogFile& file, const Salt& salt, const index::Extent& 
 
   bool one_read = extent.meta + likely_end <= kOneRead;
   auto fetched = fetch(file, start, one_read ? extent.meta + likely_end : extent.meta, wait);
-  if (!fetched && one_read && wait == Wait::kForDisk) {  // it may be a neighbour that cannot be read
+  if (!fetched && one_read &&
+      wait == Wait::kForDisk) {  // it may be a neighbour that cannot be read
     one_read = false;
     fetched = fetch(file, start, extent.meta, wait);
   }
@@ -144,7 +145,8 @@ Status read_payload(const LogFile& file, const Salt& salt, const index::Extent& 
     }
     payload = head.span().subspan(extent.meta + fetch_begin, payload_end - fetch_begin);
   } else {
-    VALFS_ASSIGN(tail, fetch(file, start + extent.meta + fetch_begin, payload_end - fetch_begin, wait));
+    VALFS_ASSIGN(tail,
+                 fetch(file, start + extent.meta + fetch_begin, payload_end - fetch_begin, wait));
     if (tail.size() < payload_end - fetch_begin) {
       return tl::unexpected(damaged(file.id, start, "log file ends inside the record"));
     }

@@ -181,9 +181,8 @@ bool ValueReader::was_freed(const Look& found) const {
     const log::LogFileRef now = core_.files.find(id);
     return !now || part.extent.record.offset() < core_.files.state_of(*now).begin;
   };
-  return std::ranges::any_of(found.runs, [&](const Run& run) {
-    return std::ranges::any_of(run.parts, is_freed);
-  });
+  return std::ranges::any_of(
+      found.runs, [&](const Run& run) { return std::ranges::any_of(run.parts, is_freed); });
 }
 
 bool ValueReader::has_places_of(const Look& a, const Look& b) {

@@ -22,9 +22,9 @@ class ValueReader {
 
   explicit ValueReader(Core& core) : core_(core) {}
 
-  // Reads [offset, offset + into.size()) of a value, at most kOneLook bytes, as it is at one moment;
-  // returns how many bytes there are (fewer at its end), holes as zeros. Nothing is read, and
-  // nothing returned, if the value lies in bin/. EIO, with a sentence that names log file and
+  // Reads [offset, offset + into.size()) of a value, at most kOneLook bytes, as it is at one
+  // moment; returns how many bytes there are (fewer at its end), holes as zeros. Nothing is read,
+  // and nothing returned, if the value lies in bin/. EIO, with a sentence that names log file and
   // offset, if something in the range is damaged. Thread-safe.
   // Where it may not wait for the disk: EAGAIN if it would have to.
   Result<std::optional<size_t>> read(const Find& find, uint64_t offset, std::span<std::byte> into,

@@ -42,6 +42,7 @@ std::string first_line(const char* path) {
 
 // Of one request or answer: what FileSystem asks of INIT.
 constexpr uint32_t kPayload = FileSystem::kLargestRequest;
+static_assert(kPayload >= uring::kSmallestPayload);
 
 // One ring for each CPU that there can ever be: the kernel waits for all of them.
 unsigned possible_cpus() {
@@ -65,9 +66,9 @@ Result<std::unique_ptr<Channel>> Channel::attach(fuse_session* session, Transpor
     channel->queues_.clear();
     channel->why_not_ = made.error().what;
     if (transport == Transport::kUring) {
-      return fail(made.error().code, "transport=uring: " + made.error().what +
-                                         (channel->notice_.empty() ? "" : "; turn it on: ") +
-                                         (channel->notice_.empty() ? "" : kTurnOn));
+      const std::string next =
+          channel->switched_off_ ? std::string("; turn it on: ") + kTurnOn : "";
+      return fail(made.error().code, "transport=uring: " + made.error().what + next);
     }
   }
   fuse_custom_io io{};
@@ -87,8 +88,7 @@ Status Channel::make_rings() {
   const std::string on = first_line(kSwitch);
   if (on.empty()) return fail(ENOSYS, "this kernel has no FUSE over io_uring (6.14 has)");
   if (on == "N" || on == "0") {
-    notice_ = std::string("FUSE over io_uring is switched off, which makes small files 2 to 4 "
-                          "times as fast; turn it on: ") + kTurnOn;
+    switched_off_ = true;
     return fail(EOPNOTSUPP, "FUSE over io_uring is switched off");
   }
   const unsigned cpus = possible_cpus();
@@ -101,12 +101,19 @@ Status Channel::make_rings() {
       buffer.mem = request.data();
       fuse_session_process_buf(session_, &buffer);
     };
-    VALFS_ASSIGN(auto queue,
-                 UringQueue::make({fuse_session_fd(session_), cpu, entries, kPayload},
-                                  {dispatch, callbacks_.may_block, callbacks_.failed}));
+    VALFS_ASSIGN(auto queue, UringQueue::make({fuse_session_fd(session_), cpu, entries, kPayload},
+                                              {dispatch, callbacks_.may_block, callbacks_.failed}));
     queues_.push_back(std::move(queue));
   }
   return {};
+}
+
+std::string Channel::notice() const {
+  if (!switched_off_) return "";
+  return std::string(
+             "FUSE over io_uring is switched off; with it small files are served 2 to 4 times "
+             "as fast. Turn it on: ") +
+         kTurnOn;
 }
 
 void Channel::stop() {
@@ -168,8 +175,8 @@ ssize_t Channel::answer_init(int fd, iovec* parts, int count) {
   // libfuse 3.14 to 3.16 take this wish and do not pass it on.
   answer.flags |= offered_.flags & uring::kParallelDirectoryOperations;
   const bool fits = answer.max_write <= kPayload && answer.max_pages * 4096U <= kPayload;
-  const bool offered = (offered_.flags & uring::kHasFlags2) != 0 &&
-                       (offered_.flags2 & uring::kOverUring) != 0;
+  const bool offered =
+      (offered_.flags & uring::kHasFlags2) != 0 && (offered_.flags2 & uring::kOverUring) != 0;
   const bool rings = rings_ == Rings::kReady && offered && fits;
   if (rings) {
     answer.flags |= uring::kHasFlags2;
@@ -183,8 +190,9 @@ ssize_t Channel::answer_init(int fd, iovec* parts, int count) {
   if (written < 0 || !rings) return written;
   rings_ = Rings::kServing;
   if (first_line(kAutogroups) == "1") {
-    spdlog::info("autogroup scheduling may slow down a client that is alone; to end it: "
-                 "sysctl kernel.sched_autogroup_enabled=0");
+    spdlog::info(
+        "autogroup scheduling may slow down a client that is alone; to end it: "
+        "sysctl kernel.sched_autogroup_enabled=0");
   }
   for (const auto& queue : queues_) queue->start();
   return written;

@@ -27,10 +27,9 @@ class Channel {
     std::function<void()> failed;
   };
 
-  // Puts itself below a mounted session, before its loop runs; the user data, a FileSystem, must know
-  // it by then.
-  // An error only if rings are asked for (Transport::kUring) and cannot be had; the text says what
-  // to do.
+  // Puts itself below a mounted session, before its loop runs; the user data, a FileSystem, must
+  // know it by then. An error only if rings are asked for (Transport::kUring) and cannot be had;
+  // the text says what to do.
   static Result<std::unique_ptr<Channel>> attach(fuse_session* session, Transport transport,
                                                  Callbacks callbacks);
   // stop() it before the session is destroyed.
@@ -50,7 +49,7 @@ class Channel {
   // What serves, and if it is not the rings, why: "io_uring", "/dev/fuse (…)".
   std::string description() const;
   // What the user should know: a line that makes the mount faster. Empty: nothing.
-  const std::string& notice() const { return notice_; }
+  std::string notice() const;
 
  private:
   enum class Rings { kNone, kReady, kServing };
@@ -66,7 +65,7 @@ class Channel {
   const Callbacks callbacks_;
   std::vector<std::unique_ptr<UringQueue>> queues_;  // by CPU
   std::string why_not_;                              // rings do not serve
-  std::string notice_;
+  bool switched_off_ = false;                        // in the kernel
   std::atomic<Rings> rings_{Rings::kNone};
   std::atomic<uint64_t> init_{0};  // `unique` of INIT, until it is answered
   uring::InitRequest offered_{};

@@ -1,6 +1,6 @@
-// FUSE over io_uring as the kernel speaks it since 6.14 (Documentation/filesystems/fuse-io-uring.rst,
-// include/uapi/linux/fuse.h from protocol 7.42 on). The headers of the distributions are older, so
-// that the structures are spelled out here.
+// FUSE over io_uring as the kernel speaks it since 6.14
+// (Documentation/filesystems/fuse-io-uring.rst, include/uapi/linux/fuse.h from protocol 7.42 on).
+// The headers of the distributions are older, so that the structures are spelled out here.
 #pragma once
 
 #include <cstddef>

@@ -86,6 +86,8 @@ void UringQueue::stop() {
   ::eventfd_write(wake_, 1);
   if (thread_.joinable()) thread_.join();
   workers_.stop();
+  // At once: the ring's end alone would let go of the connection some time later.
+  io_uring_unregister_files(&ring_);
 }
 
 void UringQueue::run() {
@@ -108,11 +110,9 @@ void UringQueue::run() {
       take(copy);
     }
   }
-  // Whoever is refused from the start is served over /dev/fuse: the kernel sees to that. Later, nobody
-  // would take what it puts into this queue.
+  // Whoever is refused from the start is served over /dev/fuse: the kernel sees to that. Later,
+  // nobody would take what it puts into this queue.
   if (!stopping_ && alive_ == 0 && last_error_ != 0 && requests() > 0) callbacks_.failed();
-  // At once: the ring's end alone would let go of the connection some time later.
-  io_uring_unregister_files(&ring_);
   current_queue = nullptr;
 }
 

@@ -30,14 +30,15 @@ class UringQueue {
     // Takes a request as /dev/fuse would give it, its `unique` replaced by a token of ours. It
     // stays readable until it is answered, and not a moment longer.
     std::function<void(std::span<std::byte> request)> dispatch;
-    // Whether a request of that opcode, about that inode, may block now, so that workers should have it.
+    // Whether a request of that opcode, about that inode, may block now, so that workers should
+    // have it.
     std::function<bool(uint32_t opcode, uint64_t inode)> may_block;
     // The ring cannot go on: what the kernel puts into it from now on would wait for ever.
     std::function<void()> failed;
   };
 
   struct Shape {
-    int connection = -1;   // descriptor of /dev/fuse
+    int connection = -1;  // descriptor of /dev/fuse
     unsigned cpu = 0;
     uint32_t entries = 0;  // requests that may be unanswered at a time
     uint32_t payload = 0;  // bytes
@@ -81,7 +82,7 @@ class UringQueue {
     iovec buffers[2] = {};         // what the kernel is told of them
     At at = At::kNowhere;          // of the queue's thread
     std::atomic<uint64_t> token{0};
-    uint64_t unique = 0;  // the kernel's for the request
+    uint64_t unique = 0;      // the kernel's for the request
     uint32_t next = kNobody;  // in the list of answers
   };
 
