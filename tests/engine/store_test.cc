@@ -362,6 +362,32 @@ TEST(Store, HoldsKeepAnInodeWithoutNames) {
   EXPECT_EQ(check_index(*store), "");
 }
 
+// A value is cached as it is written, but only where the write is all of it.
+TEST(Store, P0_WhatWasJustWrittenIsReadFromMemory) {
+  SimDisk disk({});
+  auto store = must_open(disk, small_options());
+  const auto expect_read = [&](const Bytes& expected, bool from_memory) {
+    const uint64_t hits = store->stats().cache.hits;
+    EXPECT_TRUE(same_bytes(*get(*store, "a"), expected));
+    EXPECT_EQ(store->stats().cache.hits > hits, from_memory);
+  };
+  Bytes bytes = pattern(1, 10'000);
+  ASSERT_TRUE(put(*store, "a", bytes));
+  expect_read(bytes, true);
+  const Bytes piece = pattern(2, 100);
+  ASSERT_TRUE(write(*store, "a", 0, piece));
+  std::copy(piece.begin(), piece.end(), bytes.begin());
+  expect_read(bytes, false);
+  ASSERT_TRUE(truncate(*store, "a", 50));
+  bytes.resize(50);
+  expect_read(bytes, false);
+  ASSERT_TRUE(append(*store, "a", piece));
+  bytes.insert(bytes.end(), piece.begin(), piece.end());
+  expect_read(bytes, false);
+  ASSERT_TRUE(put(*store, "a", piece));
+  expect_read(piece, true);
+}
+
 // Found by power_cut_test, VALFS_SEED=300003607: a value went to bin/ for the zeros of its hole.
 TEST(Store, FoldingDoesNotFillHolesBeyondWhatTheLogTakes) {
   SimDisk disk({});
