@@ -156,9 +156,11 @@ Status start_log(Core& core, const recovery::Recovered& recovered) {
 }
 
 // Damage may have taken the attributes of an inode whose name and bytes are there: it gets some.
-Status restore_attributes(Core& core, std::vector<std::string>& warnings) {
-  for (const log::ObjectId id : core.index.incomplete()) {
+Status restore_attributes(Core& core, const std::vector<log::ObjectId>& unsound,
+                          std::vector<std::string>& warnings) {
+  for (const log::ObjectId id : unsound) {
     const index::Inode inode = *core.index.find(id);
+    if (inode.base) continue;
     if (!inode.has_names()) {
       if (inode.extents().empty() && inode.child_count() == 0) core.index.drop(id);
       continue;
@@ -181,17 +183,15 @@ Status restore_attributes(Core& core, std::vector<std::string>& warnings) {
 // The root of a new volume, and whatever recovery found that nobody can use any more.
 Status tidy_index(Core& core, recovery::Recovered& recovered) {
   std::vector<std::string>& warnings = recovered.warnings;
-  VALFS_TRY(restore_attributes(core, warnings));
-  std::vector<std::pair<log::ObjectId, log::ObjectId>> dead;
-  core.index.for_each_inode([&](const index::Inode& inode) {
-    if (inode.base && !inode.sums && inode.id != index::kRoot && inode.attributes.links == 0) {
-      dead.emplace_back(inode.id, inode.attributes.blob);
-    }
-  });
-  for (const auto& [inode, blob] : dead) {
+  const std::vector<log::ObjectId> unsound = core.index.unsound();
+  VALFS_TRY(restore_attributes(core, unsound, warnings));
+  for (const log::ObjectId id : unsound) {
+    const auto inode = core.index.find(id);
+    if (inode == nullptr || !inode->base || inode->attributes.links != 0) continue;
+    const log::ObjectId blob = inode->attributes.blob;
     VALFS_ASSIGN(auto transaction, Transaction::begin(core, Transaction::Size::of(2, 0, 0),
                                                       log::LogWriter::Purpose::kCleaner));
-    transaction.remove(inode);
+    transaction.remove(id);
     if (blob != 0) transaction.remove(blob);
     transaction.commit({});
   }

@@ -94,7 +94,7 @@ void Index::forget_loss(Inode& inode, Mode mode) {
 
 void Index::apply_inode(const Record& record, const Placed& placed, Mode mode) {
   if (record.body.size() != sizeof(Attributes)) return;
-  Inode inode = find_or_add(record.id);
+  Inode inode = find_or_make(record.id);
   if (record.sequence < inode.sequence) {
     // Something newer is known. A record that gives what nothing else has is still of use.
     if (inode.base) return;
@@ -140,7 +140,7 @@ void Index::apply_extent(const Record& record, const Placed& placed, Mode mode) 
   if (!known) return lose(record.id);
   const Extent& extent = *known;
   if (copy && mode == Mode::kLogOrder) return apply_copy(record, extent);
-  Inode inode = find_or_add(record.id);
+  Inode inode = find_or_make(record.id);
   inode.sums |= (record.flags & log::kSums) != 0;
   if (mode == Mode::kLogOrder && record.sequence <= inode.sequence) return;
   extents_of(inode).insert(extent, releaser());
@@ -160,7 +160,7 @@ void Index::apply_extent(const Record& record, const Placed& placed, Mode mode) 
 
 // A record that cannot be right: what it held is not known, and older bytes must not show instead.
 void Index::lose(ObjectId id) {
-  Inode inode = find_or_add(id);
+  Inode inode = find_or_make(id);
   inode.damaged = true;
   inode.attributes.size = std::max<uint64_t>(inode.attributes.size, 1);
   save(inode);
@@ -192,7 +192,7 @@ void Index::relocate(const Record& record, Position from, const Placed& to) {
 }
 
 void Index::apply_shape(const Record& record, Mode mode) {
-  Inode inode = find_or_add(record.id);
+  Inode inode = find_or_make(record.id);
   // By sequence nothing younger is known; the inode's attributes may have been written anew under
   // this very sequence, and yet this record has bytes to drop.
   if (mode == Mode::kLogOrder && record.sequence <= inode.sequence) return;
@@ -243,7 +243,7 @@ void Index::apply_name(const Record& record, const Placed& placed) {
   name.inode = record.a;
   name.record = placed.position;
   name.name = record.name;
-  restore_name(name, hash);
+  add_name(name, hash);
 }
 
 void Index::apply_unname(const Record& record) {

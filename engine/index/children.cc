@@ -12,6 +12,8 @@ constexpr uint64_t kLeafSpan = uint64_t{1} << 32;
 
 // The last leaf that may hold the cookie; 0 if it comes before all of them.
 size_t Children::leaf_of(Cookie cookie) const {
+  // Most of the time the name is new, or among the newest.
+  if (!leaves_.empty() && cookie >= leaves_.back().first) return leaves_.size() - 1;
   const auto next =
       std::upper_bound(leaves_.begin(), leaves_.end(), cookie,
                        [](Cookie wanted, const Leaf& leaf) { return wanted < leaf.first; });

@@ -51,6 +51,7 @@ void Index::clear() {
     }
   }
   extras_ = 0;
+  youngest_restored_ = 0;
   inodes_.clear();
   names_.clear();
   arena_.clear();
@@ -87,6 +88,12 @@ Index::Ref Index::name_row(ObjectId parent, std::string_view name, uint64_t hash
 Found<Name> Index::name_at(Ref row) const {
   if (row == Arena::kNone) return std::nullopt;
   return NameRow::decode(arena_.at(row), row);
+}
+
+Inode Index::inode_at(Ref row) const {
+  Inode inode = InodeRow::decode(arena_.at(row), kinds_);
+  inode.row_ = row;
+  return inode;
 }
 
 Found<Inode> Index::find(ObjectId id) const {
@@ -134,6 +141,13 @@ Index::Ref Index::row_or_add(ObjectId id) {
   return add(inode);
 }
 
+Inode Index::find_or_make(ObjectId id) const {
+  if (const Ref known = inode_row(id); known != Arena::kNone) return inode_at(known);
+  Inode inode;
+  inode.id = id;
+  return inode;
+}
+
 Extra& Index::extra_of(Inode& inode) {
   if (inode.extra_ == nullptr) {
     inode.extra_ = new Extra;
@@ -159,9 +173,12 @@ void Index::fit_extra(Inode& inode) {
 }
 
 void Index::save(Inode& inode) {
+  const Ref old = inode.row_;
+  if (old == Arena::kNone) {
+    inode.row_ = add(inode);
+    return;
+  }
   fit_extra(inode);
-  const Ref old = inode_row(inode.id);
-  VALFS_CHECK(old != Arena::kNone);
   InodeRow header;
   std::memcpy(&header, arena_.at(old), sizeof header);
   std::array<std::byte, InodeRow::kLongest> bytes;
@@ -170,6 +187,7 @@ void Index::save(Inode& inode) {
   if (Arena::rounded(length) != Arena::rounded(header.length)) {
     row = arena_.allocate(length);
     inodes_.replace(old, row, hash_of_id(inode.id));
+    inode.row_ = row;
     arena_.free(old, header.length);
   }
   InodeRow packed;
@@ -331,14 +349,10 @@ void Index::add_child(ObjectId directory, const Children::Child& child) {
 
 void Index::restore_inode(const Inode& from, std::span<const Extent> extents) {
   changes_++;
-  const Ref known = inode_row(from.id);
-  Inode inode;
-  if (known != Arena::kNone) {
-    inode = inode_at(known);
-    drop_extents(inode, 0, UINT64_MAX);
-    if (inode.base) live_.subtract(inode.base.file(), log::inode_record_length());
-  }
-  inode.id = from.id;
+  youngest_restored_ = std::max(youngest_restored_, from.sequence);
+  Inode inode = find_or_make(from.id);
+  if (inode.row_ != Arena::kNone) drop_extents(inode, 0, UINT64_MAX);
+  if (inode.base) live_.subtract(inode.base.file(), log::inode_record_length());
   inode.sequence = from.sequence;
   inode.base = from.base;
   inode.base_sequence = from.base_sequence;
@@ -356,18 +370,19 @@ void Index::restore_inode(const Inode& from, std::span<const Extent> extents) {
       live_.add(extent.record.file(), extent.own_bytes() + (counted ? 0 : extent.shared_bytes()));
     }
   }
-  if (known != Arena::kNone) {
-    save(inode);
-  } else {
-    add(inode);
-  }
+  save(inode);
 }
 
-std::vector<ObjectId> Index::incomplete() const {
+std::vector<ObjectId> Index::unsound() const {
   std::vector<ObjectId> ids;
-  for_each_inode([&](const Inode& inode) {
-    if (!inode.base && !inode.sums && inode.id != kRoot) ids.push_back(inode.id);
-  });
+  for (size_t bucket = 0; bucket < inodes_.buckets(); bucket++) {
+    for (Ref row = inodes_.head(bucket); row != Arena::kNone; row = inodes_.next(row)) {
+      if (InodeRow::is_plain(arena_.at(row))) continue;
+      const Inode inode = inode_at(row);
+      const bool sound = inode.base && inode.attributes.links != 0;
+      if (!sound && !inode.sums && inode.id != kRoot) ids.push_back(inode.id);
+    }
+  }
   return ids;
 }
 

@@ -76,12 +76,14 @@ class Index {
 
   // For loading a checkpoint. What is known of the same inode or name already is replaced.
   void restore_inode(const Inode& inode, std::span<const Extent> extents);
+  // The youngest record that one of those has seen.
+  RecordSequence youngest_restored() const { return youngest_restored_; }
   void restore_name(const Name& name);
   // Sooner than one by one. `fresh`: none of them is known, and no two are the same.
   void restore_names(std::span<const Name> names, bool fresh);
 
-  // Inodes without INODE record: it was lost.
-  std::vector<ObjectId> incomplete() const;
+  // Inodes that are not as they should be: without INODE record (it was lost), or without links.
+  std::vector<ObjectId> unsound() const;
   // Removes one of them that has no name.
   void drop(ObjectId id);
 
@@ -115,7 +117,7 @@ class Index {
   void restore_name(const Name& name, uint64_t hash);
   void add_name(const Name& name, uint64_t hash);
   Found<Name> name_at(Ref row) const;
-  Inode inode_at(Ref row) const { return InodeRow::decode(arena_.at(row), kinds_); }
+  Inode inode_at(Ref row) const;
   static uint64_t hash_of(ObjectId parent, std::string_view name);
   uint64_t inode_hash(Ref row) const;
   uint64_t name_hash(Ref row) const;
@@ -126,7 +128,8 @@ class Index {
 
   Ref add(Inode& inode);
   Ref row_or_add(ObjectId id);
-  Inode find_or_add(ObjectId id) { return inode_at(row_or_add(id)); }
+  // A new one is in the index only when it has been saved.
+  Inode find_or_make(ObjectId id) const;
   // Packs an inode that was changed into its row, or into another.
   void save(Inode& inode);
   static ExtentMap& extents_of(Inode& inode) {
@@ -156,6 +159,7 @@ class Index {
   HashChains inodes_;
   HashChains names_;
   uint64_t extras_ = 0;
+  RecordSequence youngest_restored_ = 0;
   uint64_t changes_ = 0;
 };
 

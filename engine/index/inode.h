@@ -53,7 +53,8 @@ class Inode {
   friend struct InodeRow;
   std::atomic_ref<uint32_t> counter() const { return std::atomic_ref<uint32_t>(*holds_); }
 
-  uint32_t* holds_ = nullptr;  // in the row
+  uint32_t* holds_ = nullptr;      // in the row
+  Arena::Ref row_ = Arena::kNone;  // none: it is new
   Arena::Ref names_ = Arena::kNone;
   Extra* extra_ = nullptr;
   ExtentMap own_;  // of those without extra: one extent at most

@@ -163,6 +163,8 @@ size_t Kinds::Hash::operator()(const Kind& kind) const {
 
 uint32_t Kinds::number_of(const Kind& kind) {
   if (last_ < kinds_.size() && kinds_[last_] == kind) return last_;
+  std::swap(last_, before_last_);
+  if (last_ < kinds_.size() && kinds_[last_] == kind) return last_;
   const auto [at, fresh] = numbers_.try_emplace(kind, static_cast<uint32_t>(kinds_.size()));
   if (fresh) kinds_.push_back(kind);
   last_ = at->second;
@@ -276,6 +278,12 @@ Extra* InodeRow::extra(const std::byte* row) {
   if ((header.flags & kExtra) == 0) return extra;
   std::memcpy(&extra, row + header.length - sizeof extra, sizeof extra);
   return extra;
+}
+
+bool InodeRow::is_plain(const std::byte* row) {
+  uint16_t flags;
+  std::memcpy(&flags, row + offsetof(InodeRow, flags), sizeof flags);
+  return (flags & kBase) != 0 && (flags & kOneLink) != 0;
 }
 
 Arena::Ref InodeRow::first_name(const std::byte* row) {

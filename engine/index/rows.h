@@ -36,7 +36,9 @@ class Kinds {
   };
   std::vector<Kind> kinds_;
   std::unordered_map<Kind, uint32_t, Hash> numbers_;
+  // A directory and what is made in it take turns.
   uint32_t last_ = 0;
+  uint32_t before_last_ = 0;
 };
 
 struct InodeRow {
@@ -53,6 +55,8 @@ struct InodeRow {
   static Inode decode(std::byte* row, const Kinds& kinds);
   static ObjectId id(const std::byte* row);
   static Extra* extra(const std::byte* row);
+  // It has an INODE record and one link: nearly all have.
+  static bool is_plain(const std::byte* row);
   static Arena::Ref first_name(const std::byte* row);
   static void set_first_name(std::byte* row, Arena::Ref name);
 };

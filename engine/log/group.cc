@@ -13,16 +13,20 @@ namespace {
 
 constexpr size_t kHeaderCrcBytes = offsetof(GroupHeader, crc);
 
-// `skipped`: large payloads are not in `bytes`, and are taken for good.
-GroupContents::Entry entry_at(std::span<const std::byte> bytes, uint64_t at, bool skipped,
+bool is_checked(Payloads payloads, uint64_t length) {
+  if (payloads == Payloads::kSpared) return length < kSkippedPayload;
+  return payloads == Payloads::kChecked;
+}
+
+GroupContents::Entry entry_at(std::span<const std::byte> bytes, uint64_t at, Payloads payloads,
                               FoundRecord found) {
   GroupContents::Entry entry;
   entry.offset = static_cast<uint32_t>(at);
   const uint64_t payload = at + found.meta_length;
   if (payload + found.payload_length <= bytes.size()) {
     found.record.payload = bytes.subspan(payload, found.payload_length);
-    entry.payload_good = (skipped && found.payload_length >= kSkippedPayload) ||
-                         found.payload_is(found.record.payload);
+    entry.payload_good =
+        !is_checked(payloads, found.payload_length) || found.payload_is(found.record.payload);
   }
   entry.found = std::move(found);
   return entry;
@@ -31,7 +35,7 @@ GroupContents::Entry entry_at(std::span<const std::byte> bytes, uint64_t at, boo
 // Appends the records of bytes[at, end) to `records`, searching at 8-byte steps after damage.
 // Returns true if they follow each other without a gap.
 bool walk_records(std::span<const std::byte> bytes, uint64_t at, uint64_t end, const Salt& salt,
-                  uint64_t offset, bool skipped, std::vector<GroupContents::Entry>& records) {
+                  uint64_t offset, Payloads payloads, std::vector<GroupContents::Entry>& records) {
   bool gapless = true;
   while (at + sizeof(RecordHeader) <= end) {
     auto found = decode(bytes.subspan(at, end - at), salt, offset + at);
@@ -41,7 +45,7 @@ bool walk_records(std::span<const std::byte> bytes, uint64_t at, uint64_t end, c
       continue;
     }
     const uint64_t length = found->total_length;
-    records.push_back(entry_at(bytes, at, skipped, std::move(*found)));
+    records.push_back(entry_at(bytes, at, payloads, std::move(*found)));
     at += length;
   }
   return gapless && at == end;
@@ -119,12 +123,12 @@ std::optional<GroupHeader> decode_group_header(std::span<const std::byte> bytes,
 }
 
 GroupContents read_group(std::span<const std::byte> image, const GroupHeader& header,
-                         const Salt& salt, uint64_t offset, bool skipped) {
+                         const Salt& salt, uint64_t offset, Payloads payloads) {
   GroupContents contents;
   if (image.size() < header.length) return contents;  // the file ends inside: nothing is certain
   contents.records.reserve(header.record_count);
-  const bool gapless =
-      walk_records(image, sizeof header, header.directory, salt, offset, skipped, contents.records);
+  const bool gapless = walk_records(image, sizeof header, header.directory, salt, offset, payloads,
+                                    contents.records);
   uint32_t digest = 0;
   bool payloads_good = true;
   for (auto& entry : contents.records) {
@@ -148,7 +152,7 @@ GroupContents read_group(std::span<const std::byte> image, const GroupHeader& he
 std::vector<GroupContents::Entry> find_records(std::span<const std::byte> bytes, const Salt& salt,
                                                uint64_t offset) {
   std::vector<GroupContents::Entry> records;
-  walk_records(bytes, 0, bytes.size(), salt, offset, false, records);
+  walk_records(bytes, 0, bytes.size(), salt, offset, Payloads::kChecked, records);
   return records;
 }
 

@@ -59,11 +59,16 @@ struct GroupContents {
   bool whole = false;  // everything the header promises is there and right
 };
 
+// Which payloads are compared with their CRCs, and may be missing from the image if not.
+enum class Payloads {
+  kChecked,  // all
+  kSpared,   // those below kSkippedPayload: a footer has spared the others
+  kTrusted,  // none: an earlier look has
+};
+
 // Reads the records of a group whose header is good. Records behind a damaged one are found again.
-// `skipped`: payloads from kSkippedPayload on are not in the image (a footer, or an earlier look,
-// has spared them), and are taken for good.
 GroupContents read_group(std::span<const std::byte> image, const GroupHeader& header,
-                         const Salt& salt, uint64_t offset, bool skipped = false);
+                         const Salt& salt, uint64_t offset, Payloads payloads = Payloads::kChecked);
 
 // Finds the records in a stretch of a log file that has no good group header.
 std::vector<GroupContents::Entry> find_records(std::span<const std::byte> bytes, const Salt& salt,

@@ -80,8 +80,8 @@ std::set<uint64_t> read_blocks(storage::File& file, uint64_t begin, std::span<st
   return bad;
 }
 
-// Reads a file from its beginning to its end, a window at a time. Behind the end of the file, and where
-// it cannot be read, there are zeros.
+// Reads a file from its beginning to its end, a window at a time. Behind the end of the file, and
+// where it cannot be read, there are zeros.
 class Window {
  public:
   Window(storage::File& file, uint64_t limit, bool& unreadable)
@@ -144,8 +144,14 @@ Between look_between(Window& window, const log::Salt& salt, uint64_t from, uint6
 // What the records of a group tell about it.
 void note_contents(FileScan& scan, FoundGroup& group, const log::GroupContents& contents) {
   group.whole = contents.whole;
+  group.rising = true;
   for (const auto& entry : contents.records) {
     const log::Record& record = entry.found.record;
+    group.rising &= record.sequence > group.last_record;
+    if (group.first_record == 0) group.first_record = record.sequence;
+    group.last_record = record.sequence;
+    group.inodes += record.type == log::RecordType::kInode ? 1 : 0;
+    group.names += record.type == log::RecordType::kName ? 1 : 0;
     group.highest_object = std::max(group.highest_object, record.id);
     if (record.type == log::RecordType::kManifest) {
       scan.manifests.push_back({group.header.sequence, group.offset + entry.offset,
@@ -312,7 +318,8 @@ std::optional<FileScan> scan_by_footer(const log::LogFileRef& file, const log::S
     if (!as_told && at == 0) continue;
     if (!as_told) return std::nullopt;
     group.header = *header;
-    note_contents(scan, group, log::read_group(image, *header, salt, group.offset, true));
+    note_contents(scan, group,
+                  log::read_group(image, *header, salt, group.offset, log::Payloads::kSpared));
     if (!group.whole && !planted(Bug::kBelieveFooters)) return std::nullopt;
     at = group.offset + group.length;
     scan.groups.push_back(std::move(group));

@@ -19,6 +19,13 @@ struct FoundGroup {
   // Large payloads that nobody need read (again): checked by the scan, or spared by a footer.
   std::vector<log::Gap> gaps;
   log::ObjectId highest_object = 0;
+  // Its records: how many of a kind, and whether each is younger than the one before it (which the
+  // cleaner's copies are not).
+  uint64_t inodes = 0;
+  uint64_t names = 0;
+  log::RecordSequence first_record = 0;  // 0: it has none
+  log::RecordSequence last_record = 0;
+  bool rising = false;
 };
 
 // Bytes in which no group can be recognised: all between two groups, and behind the last one what

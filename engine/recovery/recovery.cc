@@ -1,12 +1,14 @@
 #include "engine/recovery/recovery.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <set>
 
 #include "engine/base/planted.h"
 #include "engine/checkpoint/checkpoint.h"
 #include "engine/log/staging.h"
+#include "engine/recovery/in_parallel.h"
 #include "engine/recovery/replay.h"
 #include "engine/recovery/verdict.h"
 
@@ -52,7 +54,7 @@ class Recovery {
     manifest_ = verdict.manifest;
     drop_freed(verdict);
     if (options_.on_verdict) options_.on_verdict(verdict);
-    Replay replay(index_, files_, result_);
+    Replay replay(index_, files_, storage_.readers() > 1, result_);
     VALFS_TRY(replay.run(verdict, result_.used_checkpoint ? index::Index::Mode::kLogOrder
                                                           : index::Index::Mode::kSequenceOrder));
     VALFS_TRY(check_covered_files(evidence.freed, verdict));
@@ -188,9 +190,7 @@ class Recovery {
     result_.newest_freed = moment.newest_freed;
     result_.start.next_record = std::max(result_.start.next_record, moment.next_record);
     result_.start.next_object = std::max(result_.start.next_object, moment.next_object);
-    index_.for_each_inode([this](const index::Inode& inode) {
-      result_.start.next_record = std::max(result_.start.next_record, inode.sequence + 1);
-    });
+    result_.start.next_record = std::max(result_.start.next_record, index_.youngest_restored() + 1);
     for (const checkpoint::FileEntry& entry : moment.files) covered_[entry.id] = entry;
   }
 
@@ -216,39 +216,48 @@ class Recovery {
     }
   }
 
-  bool read_by_footer(const log::LogFileRef& file, uint64_t from, std::vector<FileScan>& scans) {
-    if (file->footer == 0 || cut_of(*file)) return false;
+  std::optional<FileScan> read_by_footer(const log::LogFileRef& file, uint64_t from) const {
+    if (file->footer == 0 || cut_of(*file)) return std::nullopt;
     const auto footer = log::read_footer(*file->file, files_.salt(*file), file->size);
-    if (!footer) return false;
-    auto scan = scan_by_footer(file, files_.salt(*file), *footer, from);
-    if (!scan) return false;
-    result_.footers_used++;
-    scans.push_back(std::move(*scan));
-    return true;
+    if (!footer) return std::nullopt;
+    return scan_by_footer(file, files_.salt(*file), *footer, from);
   }
 
   std::optional<uint64_t> cut_of(const log::LogFile& file) const {
     return uncut_.count(file.id) > 0 ? std::nullopt : superblock_.cut_of(file.id);
   }
 
+  // Where what the checkpoint does not cover begins in a file.
+  uint64_t take_covered(log::LogFile& file) const {
+    const auto entry = covered_.find(file.id);
+    if (entry == covered_.end()) return log::kFirstGroupOffset;
+    file.stream = entry->second.stream;
+    file.begin = entry->second.begin;
+    file.end = entry->second.end;
+    file.highest_object = entry->second.highest_object;
+    file.first_group = entry->second.first_group;
+    file.last_group = entry->second.last_group;
+    return entry->second.end;
+  }
+
   std::vector<FileScan> scan_files() {
-    std::vector<FileScan> scans;
-    for (const log::LogFileRef& file : opened_) {
-      uint64_t from = log::kFirstGroupOffset;
-      if (const auto entry = covered_.find(file->id); entry != covered_.end()) {
-        from = entry->second.end;
-        file->stream = entry->second.stream;
-        file->begin = entry->second.begin;
-        file->end = entry->second.end;
-        file->highest_object = entry->second.highest_object;
-        file->first_group = entry->second.first_group;
-        file->last_group = entry->second.last_group;
-      }
+    std::vector<FileScan> scans(opened_.size());
+    std::atomic<uint64_t> by_footer{0};
+    in_parallel(storage_.readers(), opened_.size(), [&](size_t i) {
+      const log::LogFileRef& file = opened_[i];
+      const uint64_t from = take_covered(*file);
       const bool spare_payloads = options_.by_footers && !result_.used_checkpoint;
-      if (spare_payloads && read_by_footer(file, from, scans)) continue;
+      if (auto scan = spare_payloads ? read_by_footer(file, from) : std::nullopt) {
+        by_footer++;
+        scans[i] = std::move(*scan);
+        return;
+      }
       const uint64_t to = cut_of(*file).value_or(file->size - file->footer);
-      scans.push_back(scan_file(file, files_.salt(*file), from, to));
-      if (scans.back().unreadable) unreadable_.insert(file->id);
+      scans[i] = scan_file(file, files_.salt(*file), from, to);
+    });
+    result_.footers_used += by_footer;
+    for (const FileScan& scan : scans) {
+      if (scan.unreadable) unreadable_.insert(scan.file->id);
     }
     return scans;
   }

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <fstream>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include "engine/storage/directory_lock.h"
@@ -78,6 +79,10 @@ class KernelStorage final : public Storage {
   void wait(std::unique_lock<std::mutex>& lock, std::condition_variable& changed,
             const std::function<bool()>& ready) override {
     changed.wait(lock, ready);
+  }
+  // Reading a log file is as much work for the processor as for the disk.
+  size_t readers() const override {
+    return std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 8);
   }
   std::string description() const override { return description_; }
 

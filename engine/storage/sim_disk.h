@@ -108,6 +108,7 @@ class SimDisk final : public Storage {
   // A wait that nothing under way could end is a bug of the caller's, and aborts.
   void wait(std::unique_lock<std::mutex>& lock, std::condition_variable& changed,
             const std::function<bool()>& ready) override;
+  size_t readers() const override { return readers_; }
   std::string description() const override { return "simulated disk"; }
 
   // Ends one durable write, whichever; false if none is under way.
@@ -132,6 +133,9 @@ class SimDisk final : public Storage {
   std::unique_ptr<SimDisk> clone_after_process_kill(uint64_t seed) const;
   // So many crashes there have been in this process, of all disks.
   static uint64_t crashes();
+  // Has the engine read with so many threads: for that the disk is good, else it is for one only.
+  // The order of reads is then anybody's guess.
+  void set_readers(size_t count) { readers_ = count; }
   // Is asked about every operation. Empty: no faults.
   void set_fault(Fault fault) { fault_ = std::move(fault); }
 
@@ -181,6 +185,8 @@ class SimDisk final : public Storage {
   uint64_t name_;             // of this disk and its clones, for the boot id
   uint64_t lock_holder_ = 0;  // the life that holds the lock, or 0
   Fault fault_;
+  size_t readers_ = 1;
+  std::mutex reading_;
 };
 
 }  // namespace valfs::storage

@@ -31,6 +31,7 @@ int SimDisk::OpenedFile::begin_change(OperationKind kind, uint64_t offset, uint6
 }
 
 Result<size_t> SimDisk::OpenedFile::read(uint64_t offset, std::span<std::byte> into) {
+  const std::lock_guard lock(disk_.reading_);
   const int error = begin(OperationKind::kRead, offset, into.size());
   if (error == SimDisk::kShort)
     into = into.first(disk_.random_.below(into.size() + 1));
@@ -104,6 +105,7 @@ Status SimDisk::OpenedFile::punch(uint64_t offset, uint64_t length) {
 }
 
 Result<FileInfo> SimDisk::OpenedFile::info() {
+  const std::lock_guard lock(disk_.reading_);
   if (int error = begin(OperationKind::kInfo); error != 0)
     return system_failure(error, "stat", path_);
   return FileInfo{content().size(), content().allocated()};

@@ -146,6 +146,10 @@ class Storage {
   virtual void wait(std::unique_lock<std::mutex>& lock, std::condition_variable& changed,
                     const std::function<bool()>& ready) = 0;
 
+  // How many threads may well read at once. 1 where the order of reads matters, as it does on a
+  // disk that fails by number.
+  virtual size_t readers() const { return 1; }
+
   // How I/O is done, and why not by io_uring if it is not: "io_uring", "pwritev2 (io_uring: …)".
   virtual std::string description() const = 0;
 };

@@ -20,7 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!moment) return 0;
   index.for_each_name([&](const index::Name& name) { (void)index.path_of(name.inode); });
   index.for_each_inode([&](const index::Inode& inode) { (void)index.path_of(inode.id); });
-  (void)index.incomplete();
+  (void)index.unsound();
   index.clear();
   return 0;
 }

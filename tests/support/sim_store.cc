@@ -54,6 +54,7 @@ class DiskHandle final : public storage::Storage {
             const std::function<bool()>& ready) override {
     disk_.wait(lock, changed, ready);
   }
+  size_t readers() const override { return disk_.readers(); }
   std::string description() const override { return disk_.description(); }
 
  private:
