@@ -1,18 +1,17 @@
 #include "engine/checkpoint/checkpoint.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cstdio>
 
 #include "engine/base/planted.h"
-#include "engine/checkpoint/pages.h"
+#include "engine/checkpoint/entries.h"
 
 namespace valfs::checkpoint {
 namespace {
 
 constexpr size_t kBucketsAtOnce = 512;  // walked under one lock
-constexpr uint64_t kLeastEntry = 128;   // bytes of a page that an inode takes
+constexpr uint64_t kLeastEntry = 16;    // bytes of a page that an inode with a name takes
 
 struct Header {
   log::VolumeId volume;
@@ -27,55 +26,6 @@ struct Header {
 
 // In the end page: nothing has changed meanwhile, so that no name is in it twice.
 constexpr uint64_t kExact = 1;
-
-enum InodeFlag : uint16_t { kSumsFlag = 1, kDamagedFlag = 2, kLossyFlag = 4 };
-
-// Followed by its extents and its names.
-struct InodeEntry {
-  log::ObjectId id = 0;
-  log::RecordSequence sequence = 0;
-  uint64_t base = 0;
-  log::RecordSequence base_sequence = 0;
-  index::Attributes attributes;
-  uint32_t extent_count = 0;
-  uint32_t name_count = 0;
-  uint16_t flags = 0;
-  std::array<uint8_t, 6> reserved{};
-};
-static_assert(sizeof(InodeEntry) == 136);
-
-struct NameEntry {
-  log::ObjectId cookie = 0;
-  log::ObjectId parent = 0;
-  uint64_t record = 0;
-  uint64_t length = 0;
-};
-
-void put_name(PageWriter& pages, const index::Name& name) {
-  pages.put(NameEntry{name.cookie, name.parent, name.record.packed, name.name.size()});
-  pages.put(name.name);
-}
-
-Status put_inode(PageWriter& pages, const index::Index& index, const index::Inode& inode) {
-  VALFS_TRY(pages.begin_entry(PageKind::kInodes));
-  InodeEntry entry;
-  entry.id = inode.id;
-  entry.sequence = inode.sequence;
-  entry.base = inode.base.packed;
-  entry.base_sequence = inode.base_sequence;
-  entry.attributes = inode.attributes;
-  entry.extent_count = static_cast<uint32_t>(inode.extents().all().size());
-  entry.name_count = static_cast<uint32_t>(index.count_names(inode));
-  if (inode.sums) entry.flags |= kSumsFlag;
-  if (inode.damaged && !planted(Bug::kCheckpointHidesDamage)) entry.flags |= kDamagedFlag;
-  if (inode.lossy) entry.flags |= kLossyFlag;
-  pages.put(entry);
-  for (const index::Extent& extent : inode.extents().all()) pages.put(extent);
-  for (auto name = index.first_name(inode); name; name = index.next_name(*name)) {
-    put_name(pages, *name);
-  }
-  return {};
-}
 
 // Walks buckets in slices; `count` may grow meanwhile.
 template <class Count, class Visit>
@@ -95,12 +45,13 @@ Status walk(const WithIndex& with_index, Count count, Visit visit) {
 }
 
 Status write_index(PageWriter& pages, const WithIndex& with_index) {
+  EntryWriter entries(pages);
   return walk(
       with_index, [](const index::Index& index) { return index.inode_buckets(); },
       [&](const index::Index& index, size_t bucket) {
         Status status;
         index.visit_inode_bucket(bucket, [&](const index::Inode& inode) {
-          if (status) status = put_inode(pages, index, inode);
+          if (status) status = entries.put(index, inode);
         });
         return status;
       });
@@ -131,80 +82,14 @@ Status write_pages(PageWriter& pages, const log::VolumeId& volume, const Moment&
   return pages.finish();
 }
 
-// What the index counts on. A page whose CRC is right was written by this program, but not
-// necessarily by one without bugs, on a machine with sound memory.
-bool is_sane(const InodeEntry& entry, std::span<const index::Extent> extents) {
-  uint64_t end = 0;
-  for (const index::Extent& extent : extents) {
-    const bool in_order = extent.offset >= end && extent.end() > extent.offset;
-    const bool inside =
-        extent.compressed != 0
-            ? extent.meta > 0 && extent.in_payload() + extent.length <= log::kMaxPayload
-            : extent.lead >= extent.meta;
-    if (!in_order || !extent.record || !inside) return false;
-    end = extent.end();
-  }
-  return entry.id != 0 && end <= entry.attributes.size && entry.attributes.size <= INT64_MAX;
-}
-
-// What a page of inodes says, before it goes to the index.
-struct Page {
-  std::vector<index::Inode> inodes;
-  std::vector<index::Extent> extents;  // of all of them, in order
-  std::vector<size_t> extent_ends;     // of each inode
-  std::vector<index::Name> names;
-
-  void clear() {
-    inodes.clear();
-    extents.clear();
-    extent_ends.clear();
-    names.clear();
-  }
-};
-
-bool take_names(PageReader& page, uint32_t count, log::ObjectId inode, Page& into) {
-  for (uint32_t i = 0; i < count && !page.failed(); i++) {
-    const auto entry = page.take<NameEntry>();
-    index::Name name;
-    name.cookie = entry.cookie;
-    name.parent = entry.parent;
-    name.inode = inode;
-    name.record = {entry.record};
-    name.name = page.take_text(entry.length);
-    const bool sane = name.cookie != 0 && name.parent != 0 && entry.length <= log::kMaxName;
-    if (page.failed() || !sane) return false;
-    into.names.push_back(name);
-  }
-  return !page.failed();
-}
-
-bool take_inode(PageReader& page, Page& into) {
-  const auto entry = page.take<InodeEntry>();
-  const size_t first = into.extents.size();
-  for (uint32_t i = 0; i < entry.extent_count && !page.failed(); i++) {
-    into.extents.push_back(page.take<index::Extent>());
-  }
-  if (page.failed() || !is_sane(entry, std::span(into.extents).subspan(first))) return false;
-  index::Inode& inode = into.inodes.emplace_back();
-  inode.id = entry.id;
-  inode.sequence = entry.sequence;
-  inode.base = {entry.base};
-  inode.base_sequence = entry.base_sequence;
-  inode.attributes = entry.attributes;
-  inode.sums = (entry.flags & kSumsFlag) != 0;
-  inode.damaged = (entry.flags & kDamagedFlag) != 0;
-  inode.lossy = (entry.flags & kLossyFlag) != 0;
-  into.extent_ends.push_back(into.extents.size());
-  return take_names(page, entry.name_count, entry.id, into);
-}
-
 // In batches, so that the index can have its memory fetched for many names at once.
-bool read_inodes(PageReader page, bool exact, Page& batch, index::Index& index) {
+bool read_inodes(PageReader page, bool exact, Entries& batch, index::Index& index) {
   constexpr size_t kBatch = 64;
-  while (!page.at_end()) {
+  EntryReader entries(page);
+  while (!entries.at_end()) {
     batch.clear();
-    while (!page.at_end() && batch.inodes.size() < kBatch) {
-      if (!take_inode(page, batch)) return false;
+    while (!entries.at_end() && batch.inodes.size() < kBatch) {
+      if (!entries.take(batch)) return false;
     }
     size_t begin = 0;
     for (size_t i = 0; i < batch.inodes.size(); i++) {
@@ -265,7 +150,7 @@ Result<Moment> read_checkpoint(storage::Storage& storage, const log::VolumeId& v
   const bool exact = read_end_page(*file, info.size, generation).value_or(0) == kExact;
   PageSource pages(*file, generation);
   Moment moment;
-  Page batch;
+  Entries batch;
   std::span<const std::byte> bytes;
   for (bool first = true;; first = false) {
     VALFS_ASSIGN(const PageKind kind, pages.next(bytes));

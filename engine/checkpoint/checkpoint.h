@@ -1,7 +1,7 @@
 // Checkpoints: the index written down, so that a mount need not read the whole log.
 //
 //   DATA/checkpoint/<generation, 16 hex digits>
-//   header · pages of inodes, each with its extents and names · page of log files · end
+//   header · pages of inodes, each with its extents and names (entries.h) · page of log files · end
 //
 // A checkpoint is fuzzy: it is written while the index changes. It holds at least every record up
 // to group `covers`; of later records it may hold some. Replaying the groups behind `covers` makes

@@ -1,5 +1,7 @@
 #include "engine/checkpoint/pages.h"
 
+#include <algorithm>
+
 #include "engine/base/crc32c.h"
 #include "engine/base/planted.h"
 
@@ -15,10 +17,10 @@ uint32_t page_crc(const PageHeader& header, std::span<const std::byte> bytes) {
 
 }  // namespace
 
-Status PageWriter::begin_entry(PageKind kind) {
+Result<bool> PageWriter::begin_entry(PageKind kind) {
   if (kind != kind_ || page_.size() >= kPageBytes) VALFS_TRY(write_page());
   kind_ = kind;
-  return {};
+  return page_.empty();
 }
 
 Status PageWriter::finish() {
@@ -39,6 +41,20 @@ Status PageWriter::write_page() {
   offset_ += page_.size();
   page_.clear();
   return {};
+}
+
+uint64_t PageReader::number() {
+  uint64_t value = 0;
+  for (size_t i = 0; i < std::min(bytes_.size(), kLongestVarint); i++) {
+    const auto byte = static_cast<uint64_t>(bytes_[i]);
+    value |= (byte & 0x7f) << (7 * i);
+    if (byte < 0x80) {
+      bytes_ = bytes_.subspan(i + 1);
+      return value;
+    }
+  }
+  failed_ = true;
+  return 0;
 }
 
 std::string_view PageReader::take_text(size_t length) {
@@ -84,8 +100,7 @@ std::optional<uint64_t> read_end_page(storage::File& file, uint64_t size, uint64
   const auto bytes = std::as_writable_bytes(std::span(&page, 1));
   const auto got = file.read(size - sizeof page, bytes);
   const bool there = got && *got == sizeof page && page.header.magic == PageHeader::kMagic &&
-                     page.header.kind == PageKind::kEnd &&
-                     page.header.generation == generation &&
+                     page.header.kind == PageKind::kEnd && page.header.generation == generation &&
                      page.header.length == sizeof page.content;
   if (!there || page_crc(page.header, bytes.subspan(sizeof(PageHeader))) != page.header.crc) {
     return std::nullopt;

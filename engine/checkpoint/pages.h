@@ -1,16 +1,18 @@
 // The pages of a checkpoint: a stream of fixed structures and strings, cut into pages with CRCs.
 #pragma once
 
+#include <array>
 #include <cstring>
 #include <optional>
 #include <string_view>
 #include <vector>
 
+#include "engine/base/varint.h"
 #include "engine/log/format.h"
 
 namespace valfs::checkpoint {
 
-enum class PageKind : uint32_t { kHeader = 1, kFiles = 4, kEnd, kInodes };
+enum class PageKind : uint32_t { kHeader = 1, kFiles = 4, kEnd, kInodes = 8 };
 
 struct PageHeader {
   static constexpr uint32_t kMagic = 0x47504b43;  // "CKPG"
@@ -29,8 +31,13 @@ class PageWriter {
  public:
   PageWriter(storage::File& file, uint64_t generation) : file_(file), generation_(generation) {}
 
-  // Ends the page if it is full or of another kind.
-  Status begin_entry(PageKind kind);
+  // Ends the page if it is full or of another kind. True if the entry begins a page.
+  Result<bool> begin_entry(PageKind kind);
+  void number(uint64_t value) {
+    std::array<std::byte, kLongestVarint> bytes;
+    page_.insert(page_.end(), bytes.begin(), put_varint(bytes.data(), value));
+  }
+  void difference(uint64_t value, uint64_t from) { number(valfs::difference(value, from)); }
   template <class T>
   void put(const T& value) {
     const auto bytes = log::bytes_of(value);
@@ -71,6 +78,8 @@ class PageReader {
     bytes_ = bytes_.subspan(sizeof value);
     return value;
   }
+  uint64_t number();
+  uint64_t after(uint64_t from) { return valfs::after(from, number()); }
   std::string_view take_text(size_t length);
 
  private:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <unordered_set>
 
 #include "engine/base/check.h"
 #include "engine/cache/random.h"
@@ -361,11 +362,10 @@ void Index::restore_inode(const Inode& from, std::span<const Extent> extents) {
   inode.damaged = from.damaged;
   inode.lossy = from.lossy;
   if (inode.base) live_.add(inode.base.file(), log::inode_record_length());
-  std::vector<Position> seen;
+  std::unordered_set<uint64_t> seen;  // records
   for (const Extent& extent : extents) {
     extents_of(inode).insert(extent, releaser());
-    const bool counted = std::find(seen.begin(), seen.end(), extent.record) != seen.end();
-    if (!counted && extents.size() > 1) seen.push_back(extent.record);
+    const bool counted = extents.size() > 1 && !seen.insert(extent.record.packed).second;
     if (extent.record) {
       live_.add(extent.record.file(), extent.own_bytes() + (counted ? 0 : extent.shared_bytes()));
     }

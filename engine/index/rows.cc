@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "engine/base/check.h"
+#include "engine/base/varint.h"
 #include "engine/cache/random.h"
 
 namespace valfs::index {
@@ -28,24 +29,12 @@ enum Flag : uint16_t {
   kCompressedExtent = 1 << 14,
 };
 
-// Numbers of 7 bits a byte, lowest first (LEB128, as in DWARF).
 class Packer {
  public:
   explicit Packer(std::byte* at) : at_(at) {}
-  void number(uint64_t value) {
-    while (value >= 0x80) {
-      *at_++ = static_cast<std::byte>(value | 0x80);
-      value >>= 7;
-    }
-    *at_++ = static_cast<std::byte>(value);
-  }
-  // Small ones of either sign are short.
-  void signed_number(int64_t value) {
-    number(static_cast<uint64_t>(value) << 1 ^ static_cast<uint64_t>(value >> 63));
-  }
-  void difference(uint64_t value, uint64_t from) {
-    signed_number(static_cast<int64_t>(value - from));
-  }
+  void number(uint64_t value) { at_ = put_varint(at_, value); }
+  void signed_number(int64_t value) { number(zigzag(value)); }
+  void difference(uint64_t value, uint64_t from) { number(valfs::difference(value, from)); }
   void time(Time time) {
     signed_number(time.seconds);
     number(time.nanoseconds);
@@ -77,11 +66,8 @@ class Unpacker {
       if (byte < 0x80) return value;
     }
   }
-  int64_t signed_number() {
-    const uint64_t value = number();
-    return static_cast<int64_t>(value >> 1 ^ (0 - (value & 1)));
-  }
-  uint64_t after(uint64_t from) { return from + static_cast<uint64_t>(signed_number()); }
+  int64_t signed_number() { return unzigzag(number()); }
+  uint64_t after(uint64_t from) { return valfs::after(from, number()); }
   Time time() {
     const int64_t seconds = signed_number();
     return {seconds, static_cast<uint32_t>(number())};

@@ -441,7 +441,7 @@ TEST(ThreeWays, ADamagedCheckpointIsNoLoss) {
   }
   for (const auto& path : disk.files()) {
     if (path.rfind("checkpoint/", 0) == 0) {
-      ASSERT_TRUE(disk.flip_bit(path, 700 * 8));
+      ASSERT_TRUE(disk.flip_bit(path, disk.contents(path)->size() * 8 / 2));
     }
   }
   auto store = must_open(disk, small_options());
