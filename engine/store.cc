@@ -74,22 +74,26 @@ Result<std::optional<size_t>> Store::read_at_once(log::ObjectId inode, uint64_t 
   return got;
 }
 
-bool Store::may_wait(Change change, log::ObjectId inode) const {
-  const Core& core = rooms_->core;
-  if (core.writer->is_crowded()) return true;
-  if (change == Change::kDelete) return false;
-  uint64_t bytes = kLargestWrite;
-  if (change == Change::kContent) {
+bool Store::may_wait(Change change, log::ObjectId inode, uint64_t bytes) const {
+  Core& core = rooms_->core;
+  using Purpose = log::LogWriter::Purpose;
+  const bool deletes = change == Change::kDelete;
+  if (core.writer->is_crowded(deletes ? Purpose::kReserve : Purpose::kOrdinary)) return true;
+  if (deletes) return false;
+  if (change != Change::kNames) {
     const std::shared_lock lock(core.state);
     const auto known = core.index.find(inode);
     if (known != nullptr) {
-      const bool moves = known->attributes.blob != 0 ||
-                         known->extents().bytes() + kLargestWrite > core.options.blob_threshold;
+      const uint64_t stored = known->extents().bytes();
+      const bool moves =
+          known->attributes.blob != 0 || stored + bytes > core.options.blob_threshold;
       const bool folds = known->extents().all().size() >= core.options.fold_extents;
       if (moves || folds) return true;
-      bytes = std::max(bytes, known->extents().bytes());
+      if (change == Change::kSize) bytes = stored;
     }
   }
+  // Whoever overwrites pays when the value is cut to nothing.
+  if (change == Change::kContent && core.truncations.is_open(inode)) return false;
   return rooms_->upkeep.makes_writers_wait(bytes);
 }
 
@@ -268,26 +272,43 @@ void Store::hold(const index::Inode& inode) {
   inode.hold();
 }
 
-void Store::release(log::ObjectId inode, uint64_t count) {
-  Core& core = rooms_->core;
-  {
-    const std::shared_lock lock(core.state);
-    const auto known = core.index.find(inode);
-    if (known == nullptr) return;
-    const uint64_t before = known->release(count);
-    if (before != count || known->attributes.links > 0) return;
+void Store::release(std::span<const Held> holds) {
+  constexpr size_t kAtOnce = 64;  // under one lock, and in one transaction
+  for (; !holds.empty(); holds = holds.subspan(std::min(kAtOnce, holds.size()))) {
+    std::array<log::ObjectId, kAtOnce> unused;
+    size_t count = 0;
+    {
+      const std::shared_lock lock(rooms_->core.state);
+      for (const Held& held : holds.first(std::min(kAtOnce, holds.size()))) {
+        const auto known = rooms_->core.index.find(held.inode);
+        if (known == nullptr) continue;
+        const uint64_t before = known->release(held.count);
+        if (before == held.count && known->attributes.links == 0) unused[count++] = held.inode;
+      }
+    }
+    if (count > 0) remove_unheld(std::span(unused).first(count));
   }
+}
+
+// Inodes without names that nobody holds, unless somebody has meanwhile taken them up.
+void Store::remove_unheld(std::span<const log::ObjectId> inodes) {
   auto transaction =
-      Transaction::begin(core, Transaction::Size::of(2, 0, 0), log::LogWriter::Purpose::kReserve);
-  // On failure the next mount removes it.
+      Transaction::begin(rooms_->core, Transaction::Size::of(2 * inodes.size(), 0, 0),
+                         log::LogWriter::Purpose::kReserve);
+  // On failure the next mount removes them.
   if (!transaction) return;
-  const auto known = transaction->index().find(inode);
-  if (known == nullptr || known->attributes.links > 0 || known->holds() > 0) return;
-  const log::ObjectId blob = known->attributes.blob;
-  transaction->remove(inode);
-  if (blob != 0) transaction->remove(blob);
+  std::vector<std::pair<log::ObjectId, log::ObjectId>> blobs;
+  for (const log::ObjectId inode : inodes) {
+    const auto known = transaction->index().find(inode);
+    if (known == nullptr || known->attributes.links > 0 || known->holds() > 0) continue;
+    transaction->remove(inode);
+    const log::ObjectId blob = known->attributes.blob;
+    if (blob == 0) continue;
+    transaction->remove(blob);
+    blobs.emplace_back(blob, inode);
+  }
   transaction->commit({});
-  if (blob != 0) rooms_->blobs.remove_later(blob, inode);
+  for (const auto& [blob, inode] : blobs) rooms_->blobs.remove_later(blob, inode);
 }
 
 void Store::blob_removed(log::ObjectId blob, log::ObjectId inode) {

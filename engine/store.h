@@ -136,16 +136,22 @@ class Store {
   // Whether a change would perhaps have to wait now: for a group to be written, for a log file to
   // be made, for the cleaner (unless it deletes), or, if it is to the bytes of `inode`, for what it
   // takes to bring a value to bin/ or to change it there. For who must not wait; it may have
-  // changed when the answer is there.
-  enum class Change { kDelete, kNames, kContent };
-  bool may_wait(Change change, log::ObjectId inode) const;
+  // changed when the answer is there. `bytes`: at least as many as the change adds.
+  enum class Change { kDelete, kNames, kSize, kContent };
+  bool may_wait(Change change, log::ObjectId inode, uint64_t bytes) const;
   // Whether the value lies in bin/. false: there is none.
   bool is_large(log::ObjectId inode) const;
 
   // Holds keep an inode without names alive (the kernel's lookups); the last release removes it.
-  // hold() may be called inside read_index(). They do not outlive the store.
+  // hold() may be called inside read_index(). They do not outlive the store. Released together,
+  // many inodes cost little more than one.
   static void hold(const index::Inode& inode);
-  void release(log::ObjectId inode, uint64_t count);
+  struct Held {
+    log::ObjectId inode = 0;
+    uint64_t count = 0;
+  };
+  void release(std::span<const Held> holds);
+  void release(log::ObjectId inode, uint64_t count) { release(std::array{Held{inode, count}}); }
   // Call after a transaction that took the last name of an inode whose value was in bin/.
   void blob_removed(log::ObjectId blob, log::ObjectId inode);
 
@@ -187,6 +193,7 @@ class Store {
  private:
   struct Rooms;
   explicit Store(std::unique_ptr<Rooms> rooms);
+  void remove_unheld(std::span<const log::ObjectId> inodes);
   Status fold_if_scattered(log::ObjectId inode);
   uint64_t bytes_in_log(log::ObjectId inode) const;
 

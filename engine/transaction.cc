@@ -56,7 +56,9 @@ Record& Transaction::new_record(RecordType type, log::ObjectId id) {
 }
 
 std::span<const std::byte> Transaction::keep(std::span<const std::byte> bytes) {
-  return kept_.emplace_back(bytes.begin(), bytes.end());
+  auto& copy = kept_.emplace_back(std::make_unique_for_overwrite<std::byte[]>(bytes.size()));
+  std::ranges::copy(bytes, copy.get());
+  return {copy.get(), bytes.size()};
 }
 
 void Transaction::put(log::ObjectId inode, const index::Attributes& attributes) {
@@ -155,13 +157,14 @@ void Transaction::forget_cached(const Record& record) {
   if (!drops || planted(Bug::kStaleCache)) return;
   const auto inode = core_->index.find(record.id);
   if (inode == nullptr) return;
+  uint64_t end = 0;
   for (const index::Extent& extent : inode->extents().all()) {
-    core_->cache.erase_chunks(record.id, extent.offset / kValueChunk,
-                              (extent.end() - 1) / kValueChunk);
+    end = (extent.end() - 1) / kValueChunk + 1;
+    core_->cache.erase_chunks(record.id, extent.offset / kValueChunk, end - 1);
   }
   // The chunk in which the value ends may be cached with its old length.
   const uint64_t last = inode->attributes.size / kValueChunk;
-  core_->cache.erase_chunks(record.id, last, last);
+  if (last >= end) core_->cache.erase_chunks(record.id, last, last);
 }
 
 uint64_t Transaction::bytes() const {

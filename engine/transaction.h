@@ -6,8 +6,9 @@
 // changes nothing. Names and payloads given to it must stay as they are until commit.
 #pragma once
 
-#include <deque>
+#include <boost/container/small_vector.hpp>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <vector>
@@ -69,7 +70,10 @@ class Transaction {
 
  private:
   Transaction(Core& core, std::unique_lock<SpinningMutex> lock)
-      : core_(&core), lock_(std::move(lock)) {}
+      : core_(&core), lock_(std::move(lock)) {
+    records_.reserve(kUsualRecords);
+  }
+  static constexpr size_t kUsualRecords = 4;  // or fewer
 
   log::Record& new_record(log::RecordType type, log::ObjectId id);
   std::span<const std::byte> keep(std::span<const std::byte> bytes);
@@ -78,10 +82,10 @@ class Transaction {
   Core* core_;
   std::unique_lock<SpinningMutex> lock_;
   std::vector<log::Record> records_;
-  std::vector<bool> quiet_;
-  std::vector<log::ObjectId> holds_;
+  boost::container::small_vector<bool, kUsualRecords> quiet_;
+  boost::container::small_vector<log::ObjectId, 1> holds_;
   log::RecordSequence last_sequence_ = 0;
-  std::deque<std::vector<std::byte>> kept_;
+  std::vector<std::unique_ptr<std::byte[]>> kept_;
 };
 
 }  // namespace valfs

@@ -211,7 +211,7 @@ void Upkeep::checkpoint_if_due() {
 
 // Without threads the writer itself does what the cleaner would have done meanwhile.
 void Upkeep::pace(uint64_t bytes) {
-  if (pacing_.free_of_charge(bytes)) return;
+  if (pacing_.try_admit(bytes)) return;
   if (core_.options.background) {
     wake_cleaner_.notify_one();
     return pacing_.admit(bytes);
@@ -236,13 +236,18 @@ void Upkeep::run_cleaner() {
       continue;
     }
     lock.unlock();
+    const auto start = std::chrono::steady_clock::now();
     const auto cleaned = clean_some();
+    const auto took = std::chrono::duration_cast<std::chrono::microseconds>(
+        std::chrono::steady_clock::now() - start);
     if (!cleaned) report("cleaning", tl::unexpected(cleaned.error()));
     lock.lock();
     const bool gave = cleaned && *cleaned;
     if (!gave) pacing_.release();
-    const auto rest = gave ? pacing_.rest() : (cleaned ? kCleanEvery : kCleanAfterFailure);
-    if (rest > milliseconds(0)) wake_cleaner_.wait_for(lock, rest, [this] { return stopping_; });
+    const std::chrono::microseconds rest =
+        gave ? pacing_.rest(took) : (cleaned ? kCleanEvery : kCleanAfterFailure);
+    const auto needed = [this, gave] { return stopping_ || (gave && pacing_.waited_for()); };
+    if (rest > milliseconds(0)) wake_cleaner_.wait_for(lock, rest, needed);
   }
 }
 

@@ -60,25 +60,26 @@ Channel& FileSystem::channel() const {
   return *parts_->channel;
 }
 
-bool FileSystem::may_block(uint32_t opcode, uint64_t inode) const {
+bool FileSystem::may_block(uint32_t opcode, uint64_t inode, size_t bytes) const {
   const Store& store = parts_->store;
   switch (opcode) {
     case FUSE_FSYNCDIR:  // flushes all of bin/
       return true;
     case FUSE_WRITE:
-    case FUSE_SETATTR:
     case FUSE_FALLOCATE:
-      return store.may_wait(Store::Change::kContent, inode);
+      return store.may_wait(Store::Change::kContent, inode, bytes);
+    case FUSE_SETATTR:
+      return store.may_wait(Store::Change::kSize, inode, bytes);
     case FUSE_SYMLINK:
     case FUSE_MKNOD:
     case FUSE_MKDIR:
     case FUSE_RENAME:
     case FUSE_RENAME2:
     case FUSE_LINK:
-      return store.may_wait(Store::Change::kNames, inode);
+      return store.may_wait(Store::Change::kNames, inode, bytes);
     case FUSE_UNLINK:
     case FUSE_RMDIR:
-      return store.may_wait(Store::Change::kDelete, inode);
+      return store.may_wait(Store::Change::kDelete, inode, bytes);
     default:
       return false;
   }

@@ -44,7 +44,7 @@ class FileSystem {
   Channel& channel() const;
   // Whether a request of that opcode about that inode may have to wait now, for the disk or for the
   // cleaner. What reads finds out by itself.
-  bool may_block(uint32_t opcode, uint64_t inode) const;
+  bool may_block(uint32_t opcode, uint64_t inode, size_t bytes) const;
 
  private:
   friend struct Operations;

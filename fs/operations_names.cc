@@ -1,4 +1,7 @@
 // Requests about names: lookup, forget, mknod, mkdir, symlink, link, unlink, rmdir, rename.
+#include <span>
+#include <vector>
+
 #include "fs/parts.h"
 
 namespace valfs::fs {
@@ -32,24 +35,24 @@ void on_lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   fuse_reply_entry(request, &none);
 }
 
-void forget(Operations::Parts& parts, fuse_ino_t inode, uint64_t count) {
-  if (VirtualFiles::is_virtual(inode)) {
-    parts.virtual_files.forget(inode, count);
-  } else {
-    parts.store.release(inode, count);
+void on_forget_multi(fuse_req_t request, size_t count, fuse_forget_data* forgets) {
+  std::vector<Store::Held> held;
+  held.reserve(count);
+  for (const fuse_forget_data& forget : std::span(forgets, count)) {
+    auto& parts = Operations::begin(request, Request::kForget);
+    if (VirtualFiles::is_virtual(forget.ino)) {
+      parts.virtual_files.forget(forget.ino, forget.nlookup);
+    } else {
+      held.push_back({forget.ino, forget.nlookup});
+    }
   }
+  Operations::parts(request).store.release(held);
+  fuse_reply_none(request);
 }
 
 void on_forget(fuse_req_t request, fuse_ino_t inode, uint64_t count) {
-  forget(Operations::begin(request, Request::kForget), inode, count);
-  fuse_reply_none(request);
-}
-
-void on_forget_multi(fuse_req_t request, size_t count, fuse_forget_data* forgets) {
-  for (size_t i = 0; i < count; i++) {
-    forget(Operations::begin(request, Request::kForget), forgets[i].ino, forgets[i].nlookup);
-  }
-  fuse_reply_none(request);
+  fuse_forget_data forget{inode, count};
+  on_forget_multi(request, 1, &forget);
 }
 
 void on_mknod(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t mode, dev_t device) {

@@ -115,11 +115,12 @@ Result<std::unique_ptr<Session>> Session::mount(const MountPlan& plan, FileSyste
     session->detached_ = true;
     return fail(EIO, "cannot mount on " + plan.mountpoint + ": " + why());
   }
-  VALFS_ASSIGN(session->channel_, Channel::attach(session->fuse_, plan.options.transport,
-                                                  {[&](uint32_t opcode, uint64_t inode) {
-                                                     return file_system.may_block(opcode, inode);
-                                                   },
-                                                   [&self = *session] { self.abort(); }}));
+  VALFS_ASSIGN(session->channel_,
+               Channel::attach(session->fuse_, plan.options.transport,
+                               {[&](uint32_t opcode, uint64_t inode, size_t bytes) {
+                                  return file_system.may_block(opcode, inode, bytes);
+                                },
+                                [&self = *session] { self.abort(); }}));
   file_system.set_session(session->fuse_, session->channel_.get());
   VALFS_ASSIGN(const MountTable table, MountTable::read());
   const MountEntry* entry = table.find(plan.mountpoint);

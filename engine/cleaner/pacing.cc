@@ -10,17 +10,20 @@ constexpr uint64_t kSlow = 20;
 constexpr uint64_t kDear = 23;
 // A write at kDear waits for so many times its bytes.
 constexpr uint64_t kPrice = 2;
-// A volume with less than this is treated as if it had so much: else every commit of a few bytes
-// would have to be cleaned up at once. What may be dead then is what one log file of the smallest
-// size takes, half of what the bound allows besides its share of the live bytes.
-constexpr uint64_t kLeastLive = 64 * kMiB;
+// A volume with less than so many log files is treated as if it had so much: else every commit of a
+// few bytes would have to be cleaned up at once. What may be dead then is what two log files take,
+// which the bound allows besides its share of the live bytes.
+constexpr uint64_t kLeastFiles = 8;
 constexpr std::chrono::milliseconds kLongestRest{50};
+// Bytes that writers wait for together: an eighth of a percent of what lives, within these.
+constexpr uint64_t kLeastBatch = 32 * kKiB;
+constexpr uint64_t kLargestBatch = kMiB;
 
 }  // namespace
 
 uint64_t Pacing::share_of_live(uint64_t percent) const {
   const uint64_t file = core_.options.log_file_size;
-  const uint64_t least = file > 0 ? 2 * file : kLeastLive;
+  const uint64_t least = file > 0 ? 2 * file : kLeastFiles * core_.files.file_size();
   return std::max(core_.live_bytes(), least) / 100 * percent;
 }
 
@@ -39,15 +42,32 @@ uint64_t Pacing::debt() const {
   return dead > left ? dead - left : 0;
 }
 
-std::chrono::milliseconds Pacing::rest() const {
+bool Pacing::waited_for() const {
+  const std::lock_guard lock(mutex_);
+  return claimed_ > given_;
+}
+
+std::chrono::microseconds Pacing::rest(std::chrono::microseconds took) const {
   const uint64_t dead = core_.dead_bytes();
   const uint64_t slow = share_of_live(kSlow);
-  if (dead >= slow) return {};
+  if (dead >= slow) return waited_for() ? took.zero() : std::min(took, {kLongestRest});
   return kLongestRest * (slow - dead) / std::max<uint64_t>(slow - share_of_live(kBegin), 1);
 }
 
-bool Pacing::free_of_charge(uint64_t bytes) const {
+bool Pacing::is_below_slow(uint64_t bytes) const {
   return core_.dead_bytes() + bytes <= share_of_live(kSlow);
+}
+
+bool Pacing::free_of_charge(uint64_t bytes) const {
+  return is_below_slow(bytes) || paid_.load(std::memory_order_relaxed) >= bytes;
+}
+
+bool Pacing::take_paid(uint64_t bytes) {
+  uint64_t paid = paid_.load(std::memory_order_relaxed);
+  while (paid >= bytes) {
+    if (paid_.compare_exchange_weak(paid, paid - bytes, std::memory_order_relaxed)) return true;
+  }
+  return false;
 }
 
 uint64_t Pacing::price(uint64_t bytes) const {
@@ -58,12 +78,23 @@ uint64_t Pacing::price(uint64_t bytes) const {
   return kPrice * bytes * (dead - slow) / (dear - slow);
 }
 
+// Being woken up costs more than a small write: so writers wait for a batch of them at a time,
+// whoever comes first for all that come while it lasts.
 void Pacing::admit(uint64_t bytes) {
-  if (free_of_charge(bytes)) return;
+  if (try_admit(bytes)) return;
   std::unique_lock lock(mutex_);
-  claimed_ = std::max(claimed_, given_) + price(bytes);
-  const uint64_t mine = claimed_;
-  changed_.wait(lock, [&] { return given_ >= mine || stopped_ || free_of_charge(bytes); });
+  while (!stopped_ && !try_admit(bytes)) {
+    if (ordered_ == 0) {
+      ordered_ = std::max(bytes, std::clamp(share_of_live(1) / 8, kLeastBatch, kLargestBatch));
+      claimed_ = std::max(claimed_, given_) + price(ordered_);
+    }
+    const uint64_t mine = claimed_;
+    changed_.wait(lock, [&] { return given_ >= mine || stopped_ || is_below_slow(bytes); });
+    if (given_ < mine || ordered_ == 0) continue;
+    paid_ += ordered_;
+    ordered_ = 0;
+    changed_.notify_all();
+  }
 }
 
 void Pacing::gave(uint64_t bytes) {

@@ -1,22 +1,24 @@
-// How fast garbage may be made: the promise that dead bytes stay below 25 % of live ones (or 16
-// MiB, where less than 64 MiB live).
+// How fast garbage may be made: the promise that dead bytes stay below 25 % of live ones (or two
+// log files, 32 MiB, where less than 128 MiB live).
 //
 //   dead / live   cleaner                           writers
 //   below 15 %    rests                             go on
-//   15 … 20 %     a slice now and then, more often   go on
+//   15 … 20 %     a slice now and then, more often  go on
 //                 the more is dead
-//   from 20 %     slice after slice                 pay: a write waits until twice its bytes have
-//   been
-//                                                   freed at 23 %, nothing at 20 %, and linearly
-//                                                   between
+//   from 20 %     slice after slice if a writer     pay: a write waits until twice its bytes have
+//                 waits, else half of the time      been freed at 23 %, nothing at 20 %, and
+//                                                   linearly between
 //
 // What is left between 23 and 25 % is for the slice that is on the disk twice, and for writes that
-// were let in at the same time. Deletes never wait: a mass delete may exceed the bound, and then no
-// write makes it worse. No cliffs: each write waits for its own bytes only.
+// were let in at the same time. Deletes never wait: a mass delete may exceed the bound, for as long
+// as copying what lives takes at half the disk's speed, and then no write makes it worse. What is
+// about to be deleted too need not be copied if the cleaner is not in a hurry. No cliffs: each
+// write waits for its own bytes only.
 //
 // Thread-safe.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -31,8 +33,10 @@ class Pacing {
 
   // --- writers ---
 
-  // True if so many bytes more may be written at once.
+  // True if so many bytes more may be written at once: little is dead, or they are paid for.
   bool free_of_charge(uint64_t bytes) const;
+  // Lets them be written if they may.
+  bool try_admit(uint64_t bytes) { return is_below_slow(bytes) || take_paid(bytes); }
   // Waits until they may. Never for ever: not if nothing can be freed, and not after stop().
   void admit(uint64_t bytes);
 
@@ -40,8 +44,9 @@ class Pacing {
 
   bool wanted() const;     // there is enough to be cleaned
   uint64_t slice() const;  // bytes to clean at a time
-  // How long to rest before the next slice.
-  std::chrono::milliseconds rest() const;
+  // How long to rest before the next slice, after one that took so long.
+  std::chrono::microseconds rest(std::chrono::microseconds took) const;
+  bool waited_for() const;  // by a writer
   // A slice has given so many bytes, less what was copied.
   void gave(uint64_t bytes);
   // The cleaner rests, or nothing can be freed: whoever waits now need not.
@@ -54,12 +59,16 @@ class Pacing {
  private:
   uint64_t share_of_live(uint64_t percent) const;
   uint64_t price(uint64_t bytes) const;
+  bool is_below_slow(uint64_t bytes) const;
+  bool take_paid(uint64_t bytes);
 
   const Core& core_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   uint64_t given_ = 0;    // by the cleaner, ever
   uint64_t claimed_ = 0;  // of that, by writers: the next one waits until more is given
+  uint64_t ordered_ = 0;  // bytes that writers may write once what is claimed is given; 0: none
+  std::atomic<uint64_t> paid_{0};  // bytes that they may write now
   bool stopped_ = false;
 };
 

@@ -45,12 +45,8 @@ void LogFiles::begin(Epoch epoch, FileId next_file, Limits limits) {
 void LogFiles::set_file_size(uint64_t size, uint64_t smallest) {
   const std::lock_guard lock(mutex_);
   limits_.file_size = size;
+  file_size_.store(size, std::memory_order_relaxed);
   limits_.smallest = smallest;
-}
-
-uint64_t LogFiles::file_size() const {
-  const std::lock_guard lock(mutex_);
-  return limits_.file_size;
 }
 
 void LogFiles::adopt(LogFileRef file) {

@@ -60,7 +60,7 @@ class LogFiles {
   // Sets the epoch of new files and the first id to give out.
   void begin(Epoch epoch, FileId next_file, Limits limits);
   void set_file_size(uint64_t size, uint64_t smallest);
-  uint64_t file_size() const;
+  uint64_t file_size() const { return file_size_.load(std::memory_order_relaxed); }
 
   // A file that recovery found.
   void adopt(LogFileRef file);
@@ -139,6 +139,7 @@ class LogFiles {
   std::map<FileId, LogFileRef> files_;
   std::deque<LogFileRef> spares_;
   std::atomic<uint64_t> used_{0};
+  std::atomic<uint64_t> file_size_{0};  // as in limits_; read without the lock
 };
 
 }  // namespace valfs::log

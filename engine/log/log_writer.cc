@@ -102,11 +102,11 @@ uint64_t LogWriter::room_in_file() const {
   return at.file->size > used ? at.file->size - used : 0;
 }
 
-bool LogWriter::is_crowded() const {
+bool LogWriter::is_crowded(Purpose purpose) const {
   const Lock lock(mutex_);
   const bool file_ends = room_in_file() < staging_.slot_size();
   return trouble_seen_ || !free_slot() ||
-         files_.spares() < spares_kept(Purpose::kOrdinary) + (file_ends ? 1 : 0);
+         files_.spares() < spares_kept(purpose) + (file_ends ? 1 : 0);
 }
 
 uint64_t LogWriter::sealed_end(const LogFile& file) const {

@@ -113,7 +113,7 @@ class LogWriter {
   // appended must have been synced before.
   void wait_for_calls();
   // The next append may have to wait: for a slot, or for a log file to be prepared.
-  bool is_crowded() const;
+  bool is_crowded(Purpose purpose) const;
   // Bytes that the current file still takes.
   uint64_t room_left() const;
   // Where the sealed groups of a file end, be it still written to or not.

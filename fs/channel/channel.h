@@ -23,7 +23,7 @@ namespace valfs::fs {
 class Channel {
  public:
   struct Callbacks {
-    std::function<bool(uint32_t opcode, uint64_t inode)> may_block;  // see UringQueue
+    std::function<bool(uint32_t opcode, uint64_t inode, size_t bytes)> may_block;  // see UringQueue
     std::function<void()> failed;
   };
 

@@ -152,7 +152,9 @@ void UringQueue::take_request(uint32_t index) {
   std::memcpy(begin + sizeof header, entry.header->operation, argument);
   requests_.fetch_add(1, std::memory_order_relaxed);
   const std::span request(begin, header.len);
-  if (!callbacks_.may_block(header.opcode, header.nodeid)) return callbacks_.dispatch(request);
+  if (!callbacks_.may_block(header.opcode, header.nodeid, request.size())) {
+    return callbacks_.dispatch(request);
+  }
   workers_.run([this, request] { callbacks_.dispatch(request); });
 }
 

@@ -32,7 +32,7 @@ class UringQueue {
     std::function<void(std::span<std::byte> request)> dispatch;
     // Whether a request of that opcode, about that inode, may block now, so that workers should
     // have it.
-    std::function<bool(uint32_t opcode, uint64_t inode)> may_block;
+    std::function<bool(uint32_t opcode, uint64_t inode, size_t bytes)> may_block;
     // The ring cannot go on: what the kernel puts into it from now on would wait for ever.
     std::function<void()> failed;
   };
