@@ -273,7 +273,7 @@ void Store::hold(const index::Inode& inode) {
 }
 
 void Store::release(std::span<const Held> holds) {
-  constexpr size_t kAtOnce = 64;  // under one lock, and in one transaction
+  constexpr size_t kAtOnce = 16;  // under one lock, and in one transaction
   for (; !holds.empty(); holds = holds.subspan(std::min(kAtOnce, holds.size()))) {
     std::array<log::ObjectId, kAtOnce> unused;
     size_t count = 0;

@@ -157,14 +157,29 @@ void Transaction::forget_cached(const Record& record) {
   if (!drops || planted(Bug::kStaleCache)) return;
   const auto inode = core_->index.find(record.id);
   if (inode == nullptr) return;
+  const auto forget = [&](uint64_t first, uint64_t last) {
+    if (record.type == RecordType::kRemove) {
+      removed_.push_back({record.id, first, last});
+    } else {
+      core_->cache.erase_chunks(record.id, first, last);
+    }
+  };
   uint64_t end = 0;
   for (const index::Extent& extent : inode->extents().all()) {
+    const uint64_t first = std::max(end, extent.offset / kValueChunk);
     end = (extent.end() - 1) / kValueChunk + 1;
-    core_->cache.erase_chunks(record.id, extent.offset / kValueChunk, end - 1);
+    if (first < end) forget(first, end - 1);
   }
   // The chunk in which the value ends may be cached with its old length.
   const uint64_t last = inode->attributes.size / kValueChunk;
-  if (last >= end) core_->cache.erase_chunks(record.id, last, last);
+  if (last >= end) forget(last, last);
+}
+
+void Transaction::forget_removed() {
+  for (const Chunks& chunks : removed_) {
+    core_->cache.erase_chunks(chunks.id, chunks.first, chunks.last);
+  }
+  removed_.clear();
 }
 
 uint64_t Transaction::bytes() const {
@@ -190,6 +205,7 @@ std::vector<index::Placed> Transaction::commit(Time now) {
   quiet_.clear();
   holds_.clear();
   lock_.unlock();
+  forget_removed();
   if (core_->committer_asleep.load(std::memory_order_relaxed)) core_->on_append();
   return placed;
 }

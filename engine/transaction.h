@@ -78,12 +78,20 @@ class Transaction {
   log::Record& new_record(log::RecordType type, log::ObjectId id);
   std::span<const std::byte> keep(std::span<const std::byte> bytes);
   void forget_cached(const log::Record& record);
+  void forget_removed();
 
   Core* core_;
   std::unique_lock<SpinningMutex> lock_;
   std::vector<log::Record> records_;
   boost::container::small_vector<bool, kUsualRecords> quiet_;
   boost::container::small_vector<log::ObjectId, 1> holds_;
+  // Chunks of removed values. Nobody finds those any more, so that they can go without the lock.
+  struct Chunks {
+    log::ObjectId id = 0;
+    uint64_t first = 0;
+    uint64_t last = 0;
+  };
+  boost::container::small_vector<Chunks, 1> removed_;
   log::RecordSequence last_sequence_ = 0;
   std::vector<std::unique_ptr<std::byte[]>> kept_;
 };

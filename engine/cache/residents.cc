@@ -40,16 +40,18 @@ Slot& Residents::add(std::unique_ptr<Entry> entry, const LhdTag& tag) {
   return slot;
 }
 
-void Residents::remove(Entry& entry) {
+std::unique_ptr<Entry> Residents::remove(Entry& entry) {
   index_.erase(index_.iterator_to(entry));
   bytes_ -= entry.charge();
   Slot& freed = slot_of(entry);
   Slot& last = at(count_ - 1);
   last.entry->slot = entry.slot;
   std::swap(freed, last);
+  std::unique_ptr<Entry> removed = std::move(last.entry);
   last = {};
   count_--;
   if (blocks_.size() * kBlock - count_ >= 2 * kBlock) blocks_.pop_back();
+  return removed;
 }
 
 void Residents::clear() {

@@ -75,7 +75,8 @@ class Residents {
   [[nodiscard]] Entry* find(const CacheKey& key);
   // No entry with this key may be there.
   Slot& add(std::unique_ptr<Entry> entry, const LhdTag& tag);
-  void remove(Entry& entry);
+  // Gives it to the caller.
+  std::unique_ptr<Entry> remove(Entry& entry);
   void clear();
 
   // Of all entries in no particular order; removal moves the last one to the free slot.

@@ -57,34 +57,37 @@ std::optional<size_t> ValueCache::read(const CacheKey& key, size_t offset,
 void ValueCache::insert(const CacheKey& key, std::span<const std::byte> bytes) {
   std::unique_ptr<Entry> entry;
   if (!is_too_large(bytes.size(), capacity_)) entry = std::make_unique<Entry>(key, bytes);
+  Leavers leavers;
   const std::lock_guard lock(mutex_);
   begin_insert(hash_of(key));
   if (entry == nullptr) {
     ++counters_.bypasses;
-    erase_present(key);
+    erase_present(key, leavers);
     return;
   }
   ++counters_.inserts;
-  admit(std::move(entry));
+  admit(std::move(entry), leavers);
 }
 
 void ValueCache::erase(const CacheKey& key) {
+  Leavers leavers;
   const std::lock_guard lock(mutex_);
-  erase_present(key);
+  erase_present(key, leavers);
 }
 
 void ValueCache::erase_chunks(uint64_t id, uint64_t first, uint64_t last) {
+  Leavers leavers;
   const std::lock_guard lock(mutex_);
   if (first > last || residents_.count() == 0) return;
   if (last - first < residents_.count()) {
-    for (uint64_t chunk = first; chunk < last; ++chunk) erase_present({id, chunk});
-    erase_present({id, last});
+    for (uint64_t chunk = first; chunk < last; ++chunk) erase_present({id, chunk}, leavers);
+    erase_present({id, last}, leavers);
     return;
   }
   // Downwards: removal fills the free slot with the last entry, which was looked at before.
   for (size_t slot = residents_.count(); slot-- > 0;) {
     const CacheKey key = residents_.at(slot).entry->key;
-    if (key.id == id && key.chunk >= first && key.chunk <= last) erase_present(key);
+    if (key.id == id && key.chunk >= first && key.chunk <= last) erase_present(key, leavers);
   }
 }
 
@@ -119,7 +122,7 @@ void ValueCache::begin_insert(uint64_t hash) {
 }
 
 // A replaced entry leaves before room is made, so it is never the victim of its own replacement.
-void ValueCache::admit(std::unique_ptr<Entry> entry) {
+void ValueCache::admit(std::unique_ptr<Entry> entry, Leavers& leavers) {
   const uint64_t charge = entry->charge();
   Entry* const old = residents_.find(entry->key);
   const bool is_new = old == nullptr;
@@ -129,9 +132,9 @@ void ValueCache::admit(std::unique_ptr<Entry> entry) {
   } else {
     tag = residents_.slot_of(*old).tag;
     policy_.overwrite(tag, old->charge(), charge);
-    drop(*old);
+    drop(*old, leavers);
   }
-  make_room(charge);
+  make_room(charge, leavers);
   const Slot& added = residents_.add(std::move(entry), tag);
   if (is_new && policy_.is_doubtful(added.tag, charge)) {
     newcomers_[next_newcomer_] = added.entry.get();
@@ -139,12 +142,12 @@ void ValueCache::admit(std::unique_ptr<Entry> entry) {
   }
 }
 
-void ValueCache::make_room(uint64_t charge) {
+void ValueCache::make_room(uint64_t charge, Leavers& leavers) {
   while (residents_.bytes() + charge > capacity_) {
     const Slot& victim = choose_victim();
     policy_.evict(victim.tag, victim.charge);
     ++counters_.evictions;
-    drop(*victim.entry);
+    drop(*victim.entry, leavers);
   }
 }
 
@@ -173,17 +176,17 @@ const Slot& ValueCache::choose_victim() {
 }
 
 // Whatever leaves, leaves the ring of newcomers too.
-void ValueCache::drop(Entry& entry) {
+void ValueCache::drop(Entry& entry, Leavers& leavers) {
   std::ranges::replace(newcomers_, &entry, static_cast<Entry*>(nullptr));
-  residents_.remove(entry);
+  leavers.push_back(residents_.remove(entry));
 }
 
-void ValueCache::erase_present(const CacheKey& key) {
+void ValueCache::erase_present(const CacheKey& key, Leavers& leavers) {
   Entry* const entry = residents_.find(key);
   if (entry == nullptr) return;
   const Slot& slot = residents_.slot_of(*entry);
   policy_.remove(slot.tag, slot.charge);
-  drop(*entry);
+  drop(*entry, leavers);
 }
 
 }  // namespace valfs::cache

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <array>
+#include <boost/container/small_vector.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -75,13 +76,17 @@ class ValueCache {
   static constexpr size_t kNewcomers = 8;
   static constexpr size_t kMissesRemembered = 64;
 
+  // What has left, to be freed when the mutex is not held any more: another thread's malloc may
+  // have made it, and then that takes a lock of its own.
+  using Leavers = boost::container::small_vector<std::unique_ptr<Entry>, 4>;
+
   // These expect the mutex to be held.
   void begin_insert(uint64_t hash);
-  void admit(std::unique_ptr<Entry> entry);
-  void make_room(uint64_t charge);
+  void admit(std::unique_ptr<Entry> entry, Leavers& leavers);
+  void make_room(uint64_t charge, Leavers& leavers);
   [[nodiscard]] const Slot& choose_victim();
-  void drop(Entry& entry);
-  void erase_present(const CacheKey& key);
+  void drop(Entry& entry, Leavers& leavers);
+  void erase_present(const CacheKey& key, Leavers& leavers);
 
   const uint64_t capacity_;
 
