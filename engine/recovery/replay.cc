@@ -168,7 +168,7 @@ void Replay::keep(const log::LogFile& file, const log::Record& record, const ind
 // A record and its copy have one sequence, and the copy comes second.
 void Replay::merge(const log::LogFile& /*file*/, const log::Record& record,
                    const index::Placed& placed, std::span<const std::byte> /*meta*/) {
-  merge_kept(record.sequence);
+  if (!planted(Bug::kMergeCopiesLast)) merge_kept(record.sequence);
   add_to_batch(record, placed);
 }
 
