@@ -1,6 +1,7 @@
 #include "engine/cache/residents.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -12,12 +13,16 @@ constexpr size_t kFirstBuckets = 64;
 
 }  // namespace
 
-// for_overwrite: every byte is written next, no need to zero it first.
-Entry::Entry(const CacheKey& of, std::span<const std::byte> contents)
-    : key(of),
-      size(contents.size()),
-      bytes(std::make_unique_for_overwrite<std::byte[]>(contents.size())) {
-  std::ranges::copy(contents, bytes.get());
+EntryPointer Entry::make(const CacheKey& key, std::span<const std::byte> contents) {
+  void* const memory = ::operator new(sizeof(Entry) + contents.size());
+  EntryPointer entry(new (memory) Entry(key, contents.size()));
+  std::ranges::copy(contents, reinterpret_cast<std::byte*>(entry.get() + 1));
+  return entry;
+}
+
+void EntryDeleter::operator()(Entry* entry) const {
+  entry->~Entry();
+  ::operator delete(entry);
 }
 
 Residents::Residents() : index_(Index::bucket_traits(&first_bucket_, 1)) {}
@@ -27,7 +32,7 @@ Entry* Residents::find(const CacheKey& key) {
   return found == index_.end() ? nullptr : &*found;
 }
 
-Slot& Residents::add(std::unique_ptr<Entry> entry, const LhdTag& tag) {
+Slot& Residents::add(EntryPointer entry, const LhdTag& tag) {
   if (kBucketsPerEntry * count_ >= buckets_.size()) grow_index();
   if (count_ == blocks_.size() * kBlock) blocks_.push_back(std::make_unique<Slot[]>(kBlock));
   entry->slot = count_++;
@@ -40,14 +45,14 @@ Slot& Residents::add(std::unique_ptr<Entry> entry, const LhdTag& tag) {
   return slot;
 }
 
-std::unique_ptr<Entry> Residents::remove(Entry& entry) {
+EntryPointer Residents::remove(Entry& entry) {
   index_.erase(index_.iterator_to(entry));
   bytes_ -= entry.charge();
   Slot& freed = slot_of(entry);
   Slot& last = at(count_ - 1);
   last.entry->slot = entry.slot;
   std::swap(freed, last);
-  std::unique_ptr<Entry> removed = std::move(last.entry);
+  EntryPointer removed = std::move(last.entry);
   last = {};
   count_--;
   if (blocks_.size() * kBlock - count_ >= 2 * kBlock) blocks_.pop_back();

@@ -25,17 +25,28 @@ struct CacheKey {
   return mix64(mix64(key.id) + key.chunk);
 }
 
-// A cached chunk with its own copy of the bytes.
-struct Entry : boost::intrusive::unordered_set_base_hook<> {
-  Entry(const CacheKey& of, std::span<const std::byte> contents);
+class Entry;
+struct EntryDeleter {
+  void operator()(Entry* entry) const;
+};
+using EntryPointer = std::unique_ptr<Entry, EntryDeleter>;
+
+// A cached chunk with its own copy of the bytes, which follow it in memory.
+class Entry : public boost::intrusive::unordered_set_base_hook<> {
+ public:
+  static EntryPointer make(const CacheKey& key, std::span<const std::byte> contents);
 
   [[nodiscard]] uint64_t charge() const;
-  [[nodiscard]] std::span<const std::byte> view() const { return {bytes.get(), size}; }
+  [[nodiscard]] std::span<const std::byte> view() const {
+    return {reinterpret_cast<const std::byte*>(this + 1), size};
+  }
 
-  CacheKey key;
-  size_t slot = 0;  // where Residents keeps it
-  size_t size;
-  std::unique_ptr<std::byte[]> bytes;
+  const CacheKey key;
+  const size_t size;  // bytes
+  size_t slot = 0;    // where Residents keeps it
+
+ private:
+  Entry(const CacheKey& of, size_t bytes) : key(of), size(bytes) {}
 };
 
 // Where an entry is kept, with what the policy asks about it: every eviction looks at many entries
@@ -43,7 +54,7 @@ struct Entry : boost::intrusive::unordered_set_base_hook<> {
 struct alignas(32) Slot {
   [[no_unique_address]] LhdTag tag;
   uint32_t charge = 0;
-  std::unique_ptr<Entry> entry;
+  EntryPointer entry;
 };
 static_assert(sizeof(Slot) == 32, "two in a cache line");
 
@@ -52,10 +63,10 @@ static_assert(sizeof(Slot) == 32, "two in a cache line");
 inline constexpr size_t kBucketsPerEntry = 2;
 
 // What an entry takes besides its bytes: itself and its slot; its buckets, twice, because that
-// array grows by doubling; and what the allocator adds to two blocks.
+// array grows by doubling; and what the allocator adds to a block.
 inline constexpr uint64_t kEntryOverhead =
-    sizeof(Entry) + sizeof(Slot) + 2 * kBucketsPerEntry * sizeof(void*) + 2 * 16;
-static_assert(kEntryOverhead <= 144);
+    sizeof(Entry) + sizeof(Slot) + 2 * kBucketsPerEntry * sizeof(void*) + 16;
+static_assert(kEntryOverhead <= 120);
 
 [[nodiscard]] constexpr uint64_t charge_of(uint64_t size) {
   return size + kEntryOverhead;
@@ -74,9 +85,9 @@ class Residents {
   // nullptr if there is none. Valid until the entry is removed.
   [[nodiscard]] Entry* find(const CacheKey& key);
   // No entry with this key may be there.
-  Slot& add(std::unique_ptr<Entry> entry, const LhdTag& tag);
+  Slot& add(EntryPointer entry, const LhdTag& tag);
   // Gives it to the caller.
-  std::unique_ptr<Entry> remove(Entry& entry);
+  EntryPointer remove(Entry& entry);
   void clear();
 
   // Of all entries in no particular order; removal moves the last one to the free slot.

@@ -55,8 +55,8 @@ std::optional<size_t> ValueCache::read(const CacheKey& key, size_t offset,
 }
 
 void ValueCache::insert(const CacheKey& key, std::span<const std::byte> bytes) {
-  std::unique_ptr<Entry> entry;
-  if (!is_too_large(bytes.size(), capacity_)) entry = std::make_unique<Entry>(key, bytes);
+  EntryPointer entry;
+  if (!is_too_large(bytes.size(), capacity_)) entry = Entry::make(key, bytes);
   Leavers leavers;
   const std::lock_guard lock(mutex_);
   begin_insert(hash_of(key));
@@ -122,7 +122,7 @@ void ValueCache::begin_insert(uint64_t hash) {
 }
 
 // A replaced entry leaves before room is made, so it is never the victim of its own replacement.
-void ValueCache::admit(std::unique_ptr<Entry> entry, Leavers& leavers) {
+void ValueCache::admit(EntryPointer entry, Leavers& leavers) {
   const uint64_t charge = entry->charge();
   Entry* const old = residents_.find(entry->key);
   const bool is_new = old == nullptr;

@@ -78,11 +78,11 @@ class ValueCache {
 
   // What has left, to be freed when the mutex is not held any more: another thread's malloc may
   // have made it, and then that takes a lock of its own.
-  using Leavers = boost::container::small_vector<std::unique_ptr<Entry>, 4>;
+  using Leavers = boost::container::small_vector<EntryPointer, 4>;
 
   // These expect the mutex to be held.
   void begin_insert(uint64_t hash);
-  void admit(std::unique_ptr<Entry> entry, Leavers& leavers);
+  void admit(EntryPointer entry, Leavers& leavers);
   void make_room(uint64_t charge, Leavers& leavers);
   [[nodiscard]] const Slot& choose_victim();
   void drop(Entry& entry, Leavers& leavers);
