@@ -87,11 +87,14 @@ bool Store::may_wait(Change change, log::ObjectId inode, uint64_t bytes) const {
       const uint64_t stored = known->extents().bytes();
       const bool moves =
           known->attributes.blob != 0 || stored + bytes > core.options.blob_threshold;
-      const bool folds = known->extents().all().size() >= core.options.fold_extents;
+      // A write inside an extent leaves two more.
+      const bool folds = known->extents().all().size() + 2 > core.options.fold_extents;
       if (moves || folds) return true;
       if (change == Change::kSize) bytes = stored;
     }
   }
+  // Names are paid for by what their transaction may take at most.
+  if (change == Change::kNames) bytes = Transaction::Size::of(9, 2 * bytes, bytes).bytes;
   // Whoever overwrites pays when the value is cut to nothing.
   if (change == Change::kContent && core.truncations.is_open(inode)) return false;
   return rooms_->upkeep.makes_writers_wait(bytes);
@@ -307,6 +310,7 @@ void Store::remove_unheld(std::span<const log::ObjectId> inodes) {
     transaction->remove(blob);
     blobs.emplace_back(blob, inode);
   }
+  if (transaction->empty()) return;
   transaction->commit({});
   for (const auto& [blob, inode] : blobs) rooms_->blobs.remove_later(blob, inode);
 }

@@ -136,7 +136,7 @@ class Store {
   // Whether a change would perhaps have to wait now: for a group to be written, for a log file to
   // be made, for the cleaner (unless it deletes), or, if it is to the bytes of `inode`, for what it
   // takes to bring a value to bin/ or to change it there. For who must not wait; it may have
-  // changed when the answer is there. `bytes`: at least as many as the change adds.
+  // changed when the answer is there. `bytes`: at least as many as it brings.
   enum class Change { kDelete, kNames, kSize, kContent };
   bool may_wait(Change change, log::ObjectId inode, uint64_t bytes) const;
   // Whether the value lies in bin/. false: there is none.

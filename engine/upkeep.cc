@@ -244,10 +244,14 @@ void Upkeep::run_cleaner() {
     lock.lock();
     const bool gave = cleaned && *cleaned;
     if (!gave) pacing_.release();
-    const std::chrono::microseconds rest =
-        gave ? pacing_.rest(took) : (cleaned ? kCleanEvery : kCleanAfterFailure);
-    const auto needed = [this, gave] { return stopping_ || (gave && pacing_.waited_for()); };
-    if (rest > milliseconds(0)) wake_cleaner_.wait_for(lock, rest, needed);
+    if (gave) {
+      lock.unlock();
+      pacing_.rest(took);
+      lock.lock();
+    } else {
+      wake_cleaner_.wait_for(lock, cleaned ? kCleanEvery : kCleanAfterFailure,
+                             [this] { return stopping_; });
+    }
   }
 }
 

@@ -42,15 +42,16 @@ uint64_t Pacing::debt() const {
   return dead > left ? dead - left : 0;
 }
 
-bool Pacing::waited_for() const {
-  const std::lock_guard lock(mutex_);
-  return claimed_ > given_;
+void Pacing::rest(std::chrono::microseconds took) {
+  std::unique_lock lock(mutex_);
+  const auto ordered = [this] { return stopped_ || claimed_ > given_; };
+  wanted_.wait_for(lock, rest_after(took), ordered);
 }
 
-std::chrono::microseconds Pacing::rest(std::chrono::microseconds took) const {
+std::chrono::microseconds Pacing::rest_after(std::chrono::microseconds took) const {
   const uint64_t dead = core_.dead_bytes();
   const uint64_t slow = share_of_live(kSlow);
-  if (dead >= slow) return waited_for() ? took.zero() : std::min(took, {kLongestRest});
+  if (dead >= slow) return std::min<std::chrono::microseconds>(took, kLongestRest);
   return kLongestRest * (slow - dead) / std::max<uint64_t>(slow - share_of_live(kBegin), 1);
 }
 
@@ -59,13 +60,18 @@ bool Pacing::is_below_slow(uint64_t bytes) const {
 }
 
 bool Pacing::free_of_charge(uint64_t bytes) const {
-  return is_below_slow(bytes) || paid_.load(std::memory_order_relaxed) >= bytes;
+  return is_below_slow(bytes) ||
+         (bytes <= kLeastBatch && paid_.load(std::memory_order_relaxed) > 0);
 }
 
+// A little more than is paid for may be taken: so whoever was told that it is free finds it so,
+// though others have taken from it meanwhile. The next order makes it up.
 bool Pacing::take_paid(uint64_t bytes) {
-  uint64_t paid = paid_.load(std::memory_order_relaxed);
-  while (paid >= bytes) {
-    if (paid_.compare_exchange_weak(paid, paid - bytes, std::memory_order_relaxed)) return true;
+  const auto wanted = static_cast<int64_t>(bytes);
+  const int64_t least = bytes <= kLeastBatch ? -static_cast<int64_t>(kLeastBatch) : wanted - 1;
+  int64_t paid = paid_.load(std::memory_order_relaxed);
+  while (paid > least) {
+    if (paid_.compare_exchange_weak(paid, paid - wanted, std::memory_order_relaxed)) return true;
   }
   return false;
 }
@@ -83,18 +89,25 @@ uint64_t Pacing::price(uint64_t bytes) const {
 void Pacing::admit(uint64_t bytes) {
   if (try_admit(bytes)) return;
   std::unique_lock lock(mutex_);
-  while (!stopped_ && !try_admit(bytes)) {
-    if (ordered_ == 0) {
-      ordered_ = std::max(bytes, std::clamp(share_of_live(1) / 8, kLeastBatch, kLargestBatch));
-      claimed_ = std::max(claimed_, given_) + price(ordered_);
-    }
+  const uint64_t releases = releases_;
+  while (!stopped_ && releases_ == releases && !try_admit(bytes)) {
+    if (ordered_ == 0) order(bytes);
     const uint64_t mine = claimed_;
     changed_.wait(lock, [&] { return given_ >= mine || stopped_ || is_below_slow(bytes); });
     if (given_ < mine || ordered_ == 0) continue;
-    paid_ += ordered_;
+    paid_ += static_cast<int64_t>(ordered_);
     ordered_ = 0;
     changed_.notify_all();
   }
+}
+
+// Expects the mutex to be held.
+void Pacing::order(uint64_t bytes) {
+  const uint64_t batch = std::clamp(share_of_live(1) / 8, kLeastBatch, kLargestBatch);
+  const int64_t overdrawn = -std::min<int64_t>(paid_.load(std::memory_order_relaxed), 0);
+  ordered_ = std::max(bytes, batch) + static_cast<uint64_t>(overdrawn);
+  claimed_ = std::max(claimed_, given_) + price(ordered_);
+  wanted_.notify_all();
 }
 
 void Pacing::gave(uint64_t bytes) {
@@ -106,6 +119,7 @@ void Pacing::gave(uint64_t bytes) {
 void Pacing::release() {
   const std::lock_guard lock(mutex_);
   given_ = std::max(given_, claimed_);
+  releases_++;
   changed_.notify_all();
 }
 
@@ -113,6 +127,7 @@ void Pacing::stop() {
   const std::lock_guard lock(mutex_);
   stopped_ = true;
   changed_.notify_all();
+  wanted_.notify_all();
 }
 
 }  // namespace valfs::cleaner

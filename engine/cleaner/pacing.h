@@ -44,9 +44,8 @@ class Pacing {
 
   bool wanted() const;     // there is enough to be cleaned
   uint64_t slice() const;  // bytes to clean at a time
-  // How long to rest before the next slice, after one that took so long.
-  std::chrono::microseconds rest(std::chrono::microseconds took) const;
-  bool waited_for() const;  // by a writer
+  // Rests before the next slice, after one that took so long; not while a writer waits.
+  void rest(std::chrono::microseconds took);
   // A slice has given so many bytes, less what was copied.
   void gave(uint64_t bytes);
   // The cleaner rests, or nothing can be freed: whoever waits now need not.
@@ -61,14 +60,18 @@ class Pacing {
   uint64_t price(uint64_t bytes) const;
   bool is_below_slow(uint64_t bytes) const;
   bool take_paid(uint64_t bytes);
+  void order(uint64_t bytes);
+  std::chrono::microseconds rest_after(std::chrono::microseconds took) const;
 
   const Core& core_;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  uint64_t given_ = 0;    // by the cleaner, ever
-  uint64_t claimed_ = 0;  // of that, by writers: the next one waits until more is given
+  std::mutex mutex_;
+  std::condition_variable changed_;  // for writers
+  std::condition_variable wanted_;   // for the cleaner: somebody has ordered
+  uint64_t given_ = 0;               // by the cleaner, ever
+  uint64_t claimed_ = 0;             // of that, by writers: the next one waits until more is given
   uint64_t ordered_ = 0;  // bytes that writers may write once what is claimed is given; 0: none
-  std::atomic<uint64_t> paid_{0};  // bytes that they may write now
+  std::atomic<int64_t> paid_{0};  // bytes that they may write now; below 0: overdrawn
+  uint64_t releases_ = 0;
   bool stopped_ = false;
 };
 

@@ -150,6 +150,7 @@ void note_contents(FileScan& scan, FoundGroup& group, const log::GroupContents& 
     group.rising &= record.sequence > group.last_record;
     if (group.first_record == 0) group.first_record = record.sequence;
     group.last_record = record.sequence;
+    group.youngest_record = std::max(group.youngest_record, record.sequence);
     group.inodes += record.type == log::RecordType::kInode ? 1 : 0;
     group.names += record.type == log::RecordType::kName ? 1 : 0;
     group.highest_object = std::max(group.highest_object, record.id);

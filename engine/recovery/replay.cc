@@ -16,8 +16,8 @@ namespace {
 
 constexpr size_t kBatch = 64;  // records
 
-// For each group, whether its records are all younger than those of the groups before it for which
-// that holds too.
+// For each group, whether its records are in order, and all younger than those of the groups before
+// it: of two records with one sequence the first is then never among those that are collected.
 std::vector<bool> find_rising(const std::vector<FoundGroup>& groups) {
   std::vector<bool> rising;
   rising.reserve(groups.size());
@@ -25,7 +25,7 @@ std::vector<bool> find_rising(const std::vector<FoundGroup>& groups) {
   for (const FoundGroup& group : groups) {
     rising.push_back(group.whole && group.rising && group.first_record > last &&
                      !planted(Bug::kReplayAsFound));
-    if (rising.back()) last = group.last_record;
+    last = std::max(last, group.youngest_record);
   }
   return rising;
 }
