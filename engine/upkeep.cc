@@ -267,8 +267,10 @@ void Upkeep::clean_if_due() {
 // What was written since the last checkpoint is out of the cleaner's reach, so there has to be a
 // new one now and then; but not so often that checkpoints are most of what is written.
 Status Upkeep::checkpoint_for_cleaning() {
+  // Packed as it is, a checkpoint is more work than its length says.
+  constexpr uint64_t kWork = 6;
   const uint64_t enough =
-      std::max({core_.live_bytes() / 10, checkpointer_.last_bytes(), pacing_.slice()});
+      std::max({core_.live_bytes() / 10, kWork * checkpointer_.last_bytes(), pacing_.slice()});
   if (checkpointer_.log_bytes_behind() < enough) return {};
   return checkpointer_.run();
 }
