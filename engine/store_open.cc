@@ -148,7 +148,7 @@ Status start_log(Core& core, const recovery::Recovered& recovered) {
       std::make_unique<log::Staging>(std::move(memory), core.superblock.volume,
                                      core.superblock.epoch, options.slots + 1, options.slot_size);
   core.files.begin(core.superblock.epoch, recovered.next_file,
-                   {0, 0, options.slot_size / 6, [&core] { return core.available_bytes(); }});
+                   {0, options.slot_size / 6, [&core] { return core.available_bytes(); }});
   core.writer = std::make_unique<log::LogWriter>(
       core.storage, core.files, *core.staging, recovered.start, core.clock, options.group_records);
   core.writer->on_trouble([&core] { relocate(core); });

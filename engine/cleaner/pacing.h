@@ -12,8 +12,8 @@
 // What is left between 23 and 25 % is for the slice that is on the disk twice, and for writes that
 // were let in at the same time. Deletes never wait: a mass delete may exceed the bound, for as long
 // as copying what lives takes at half the disk's speed, and then no write makes it worse. What is
-// about to be deleted too need not be copied if the cleaner is not in a hurry. No cliffs: each
-// write waits for its own bytes only.
+// about to be deleted too need not be copied if the cleaner is not in a hurry. No cliffs: writes
+// wait for an eighth of a percent of what lives at a time, all that come meanwhile together.
 //
 // Thread-safe.
 #pragma once
@@ -71,7 +71,7 @@ class Pacing {
   uint64_t claimed_ = 0;             // of that, by writers: the next one waits until more is given
   uint64_t ordered_ = 0;  // bytes that writers may write once what is claimed is given; 0: none
   std::atomic<int64_t> paid_{0};  // bytes that they may write now; below 0: overdrawn
-  uint64_t releases_ = 0;
+  uint64_t releases_ = 0;         // calls of release(): whoever waited before is let in
   bool stopped_ = false;
 };
 

@@ -44,7 +44,6 @@ void LogFiles::begin(Epoch epoch, FileId next_file, Limits limits) {
 
 void LogFiles::set_file_size(uint64_t size, uint64_t smallest) {
   const std::lock_guard lock(mutex_);
-  limits_.file_size = size;
   file_size_.store(size, std::memory_order_relaxed);
   limits_.smallest = smallest;
 }
@@ -144,7 +143,7 @@ Status LogFiles::prepare_one(bool small_will_do) {
   {
     const std::lock_guard lock(mutex_);
     id = next_file_++;
-    size = limits_.file_size;
+    size = file_size();
     smallest = limits_.smallest;
     zeroed = !bulk_;
     room = limits_.room;
@@ -168,7 +167,7 @@ bool LogFiles::should_replace() const {
     const std::lock_guard lock(mutex_);
     if (bulk_ || spares_.empty() || spares_.front()->zeroed) return false;
     room = limits_.room;
-    size = limits_.file_size;
+    size = file_size();
   }
   return !room || room() >= 2 * size;
 }

@@ -41,8 +41,7 @@ using LogFileRef = std::shared_ptr<LogFile>;
 class LogFiles {
  public:
   struct Limits {
-    uint64_t file_size = 0;  // of new files
-    uint64_t smallest = 0;   // of those that are made where there is little room
+    uint64_t smallest = 0;  // bytes of a file that is made where there is little room
     // Groups of users that are at least so long on average are a bulk, see prepare().
     uint64_t bulk_group = 0;  // 0: never
     // Bytes that log files may still take (volume cap less what is used); asked before each file.
@@ -139,7 +138,7 @@ class LogFiles {
   std::map<FileId, LogFileRef> files_;
   std::deque<LogFileRef> spares_;
   std::atomic<uint64_t> used_{0};
-  std::atomic<uint64_t> file_size_{0};  // as in limits_; read without the lock
+  std::atomic<uint64_t> file_size_{0};  // of new files
 };
 
 }  // namespace valfs::log

@@ -147,9 +147,8 @@ void note_contents(FileScan& scan, FoundGroup& group, const log::GroupContents& 
   group.rising = true;
   for (const auto& entry : contents.records) {
     const log::Record& record = entry.found.record;
-    group.rising &= record.sequence > group.last_record;
+    group.rising &= record.sequence > group.youngest_record;
     if (group.first_record == 0) group.first_record = record.sequence;
-    group.last_record = record.sequence;
     group.youngest_record = std::max(group.youngest_record, record.sequence);
     group.inodes += record.type == log::RecordType::kInode ? 1 : 0;
     group.names += record.type == log::RecordType::kName ? 1 : 0;

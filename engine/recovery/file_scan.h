@@ -24,7 +24,6 @@ struct FoundGroup {
   uint64_t inodes = 0;
   uint64_t names = 0;
   log::RecordSequence first_record = 0;  // 0: it has none
-  log::RecordSequence last_record = 0;
   log::RecordSequence youngest_record = 0;
   bool rising = false;
 };

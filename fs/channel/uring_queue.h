@@ -30,8 +30,8 @@ class UringQueue {
     // Takes a request as /dev/fuse would give it, its `unique` replaced by a token of ours. It
     // stays readable until it is answered, and not a moment longer.
     std::function<void(std::span<std::byte> request)> dispatch;
-    // Whether a request of that opcode, about that inode, may block now, so that workers should
-    // have it.
+    // Whether a request of that opcode and so many bytes, about that inode, may block now, so that
+    // workers should have it.
     std::function<bool(uint32_t opcode, uint64_t inode, size_t bytes)> may_block;
     // The ring cannot go on: what the kernel puts into it from now on would wait for ever.
     std::function<void()> failed;
