@@ -422,5 +422,18 @@ TEST(Store, ATransactionThatIsDroppedChangesNothing) {
   EXPECT_TRUE(store->sync());
 }
 
+// It would only be in the way of what can be read.
+TEST(Store, WhatIsRemovedLeavesTheCache) {
+  SimDisk disk({});
+  auto store = must_open(disk, small_options());
+  ASSERT_TRUE(put(*store, "a", pattern(1, 5000)));
+  ASSERT_TRUE(put(*store, "b", pattern(2, 100)));
+  ASSERT_EQ(store->stats().cache.entries, 2u);
+  ASSERT_TRUE(remove(*store, "a"));
+  EXPECT_EQ(store->stats().cache.entries, 1u);
+  ASSERT_TRUE(remove(*store, "b"));
+  EXPECT_EQ(store->stats().cache.entries, 0u);
+}
+
 }  // namespace
 }  // namespace valfs::test
